@@ -1,0 +1,5 @@
+//! The engine of Medes: it decides, and never does anything.
+
+pub mod id;
+pub mod record;
+pub mod units;

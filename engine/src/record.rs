@@ -1,0 +1,206 @@
+//! What a run leaves behind: one vocabulary of rows for both worlds.
+//!
+//! A world hands the engine's [`RequestRecord`]s on, samples the cluster into [`TimelineSample`]s and
+//! sums both up, per function and per run. Figures and reports are drawn from these rows alone, so a
+//! simulated and a real run are plotted by the same code.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{FunctionId, NodeId, RequestId};
+use crate::units::{Bytes, Duration, Instant};
+
+/// How the sandbox that answered a request was brought to run. An open set: a start from a snapshot of
+/// another sandbox of the same function is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StartKind {
+    /// Created for the request.
+    Cold,
+    /// Was idle with its whole memory resident, or became so while the request waited.
+    Warm,
+    /// Its memory was rebuilt from a reduced form (patches against base pages, or compressed).
+    Dedup,
+}
+
+impl StartKind {
+    /// The name in tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+            Self::Dedup => "dedup",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The function ran to its end.
+    Answered,
+    /// No memory was found before its deadline.
+    Dropped,
+    /// Its sandbox failed or its node was lost and it could not be started again.
+    Failed,
+}
+
+impl Outcome {
+    /// The name in tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One request, written once, when it ends. End-to-end latency is `wait + start + run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Order of arrival.
+    pub request: RequestId,
+    /// The function asked for.
+    pub function: FunctionId,
+    /// Where it ran; `None` when it never did.
+    pub node: Option<NodeId>,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How its sandbox was started; `None` when it never was.
+    pub kind: Option<StartKind>,
+    /// From arrival until a sandbox was chosen: waiting for memory.
+    pub wait: Duration,
+    /// From the choice until the function began to run.
+    pub start: Duration,
+    /// The function's own run.
+    pub run: Duration,
+}
+
+impl RequestRecord {
+    /// From arrival to the end.
+    pub fn end_to_end(&self) -> Duration {
+        self.wait + self.start + self.run
+    }
+}
+
+/// The state of the cluster over one sampling interval, summed over its nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineSample {
+    /// End of the interval.
+    pub at: Instant,
+    /// Memory in use, averaged over the interval by time.
+    pub mean_used: Bytes,
+    /// Largest memory in use within the interval.
+    pub max_used: Bytes,
+    /// Sandboxes running a request or starting for one, at the end of the interval.
+    pub busy: u32,
+    /// Warm and idle sandboxes, at the end (bases are counted apart).
+    pub warm: u32,
+    /// Base sandboxes, idle or not, at the end.
+    pub base: u32,
+    /// Sandboxes in the dedup state, at the end.
+    pub dedup: u32,
+    /// Requests waiting for memory, at the end.
+    pub queued: u32,
+    /// Requests that arrived in the interval.
+    pub arrivals: u64,
+    /// Cold starts begun in the interval.
+    pub cold: u64,
+    /// Warm starts begun in the interval.
+    pub warm_starts: u64,
+    /// Dedup starts begun in the interval.
+    pub dedup_starts: u64,
+    /// Sandboxes evicted in the interval.
+    pub evictions: u64,
+}
+
+/// One function over a whole run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FunctionSummary {
+    /// Name of the function.
+    pub function: String,
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Answered by a cold start.
+    pub cold: u64,
+    /// Answered by a warm start.
+    pub warm: u64,
+    /// Answered by a dedup start.
+    pub dedup: u64,
+    /// Requests that waited for memory, however they ended.
+    pub queued: u64,
+    /// Requests dropped or failed.
+    pub dropped: u64,
+    /// Mean of the answered requests' end-to-end latency, ms.
+    pub mean_ms: f64,
+    /// Percentiles of the answered requests' end-to-end latency, ms; NaN with no answer.
+    pub p50_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+    /// 99.9th percentile.
+    pub p999_ms: f64,
+}
+
+/// One cell of an experiment with one seed: the row of `summary.csv`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the policy.
+    pub policy: String,
+    /// Memory cap of a node, MB.
+    pub memcap_mb: f64,
+    /// Number of nodes.
+    pub nodes: u32,
+    /// Seed of arrivals, durations and modelled times.
+    pub seed: u64,
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Answered by a cold start.
+    pub cold: u64,
+    /// Answered by a warm start.
+    pub warm: u64,
+    /// Answered by a dedup start.
+    pub dedup: u64,
+    /// Requests that waited for memory, however they ended.
+    pub queued: u64,
+    /// Requests that found no memory before their deadline.
+    pub dropped: u64,
+    /// Requests whose sandbox or node failed.
+    pub failed: u64,
+    /// Sandboxes removed or reduced to make room.
+    pub evictions: u64,
+    /// Percentiles of the answered requests' end-to-end latency, ms; NaN with no answer.
+    pub p50_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+    /// 99.9th percentile.
+    pub p999_ms: f64,
+    /// Mean end-to-end latency, ms.
+    pub mean_ms: f64,
+    /// Percentiles of the start (wait and start, without the run), ms.
+    pub start_p50_ms: f64,
+    /// 99th percentile of the start.
+    pub start_p99_ms: f64,
+    /// 99.9th percentile of the start.
+    pub start_p999_ms: f64,
+    /// Memory of the cluster, mean over time, MB.
+    pub mean_memory_mb: f64,
+    /// Memory of the cluster, largest at any instant, MB.
+    pub max_memory_mb: f64,
+    /// Sandboxes created ahead of a request.
+    pub prewarmed: u64,
+    /// Dedup (or compression) operations finished.
+    pub dedup_ops: u64,
+    /// Base sandboxes demarcated.
+    pub bases: u64,
+    /// Sandboxes removed because the policy said so.
+    pub purged: u64,
+    /// Swept parameters under their own names, as written in the experiment.
+    #[serde(skip)]
+    pub parameters: BTreeMap<String, String>,
+}
