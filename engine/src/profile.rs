@@ -1,0 +1,623 @@
+//! Function profiles: what a function's sandboxes cost, and how their memory deduplicates.
+//!
+//! A profile set is a data file (`config/*.toml`) headed by where its numbers come from. The simulated
+//! world draws its times and the sizes of dedup sandboxes from it; `medes dedup model` writes one from
+//! CRIU dumps.
+//!
+//! # The memory model
+//! The pages of a sandbox fall into classes, each a share of its memory:
+//! *zero*; *runtime* (equal in every function of the same runtime); *library* (equal in every function
+//! with the same libraries); *stable* (equal in every sandbox of the function); *edited* (equal up to
+//! scattered edits, in groups by how much is edited); *unique* (like nothing else).
+//!
+//! What a fingerprint of `k` chunks of 64 B finds: a page equal to a base page is always found. An
+//! edited page with `s` edits of together `b` bytes, placed at random, keeps a given chunk with
+//! probability `p = exp(-s (64 + b/s) / 4096)`; value sampling picks the same chunks in both pages where
+//! both have them, so the page is found with probability `1 - (1 - p)^k`. Its patch weighs
+//! `header + s * site + b * byte` bytes by the codec's figures; a patch over `patchthreshold` is not used.
+//! A base of the function must exist for stable and edited pages, one with the runtime or the libraries
+//! for those. With `n` bases of the function the nearest one is closer: edits shrink by `n^-base_gain`.
+//!
+//! Left out: runs of edits (they are placed independently), hot chunks that bound the index's chains,
+//! wrong matches, and drift of a sandbox's memory with the number of its runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, PAGE_BYTES};
+
+/// Bytes of one fingerprint chunk (REFERENCE, fingerprint).
+pub const CHUNK_BYTES: f64 = 64.0;
+/// Bytes kept for each page of a dedup image beside its patch: codec, length, base page, checksum.
+pub const PAGE_ENTRY_BYTES: f64 = 16.0;
+
+/// A distribution of times: lognormal with the given median and 99th percentile, in milliseconds; equal
+/// ones make a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Half of the draws are below, ms.
+    pub median_ms: f64,
+    /// 99 of 100 draws are below, ms.
+    pub p99_ms: f64,
+}
+
+impl Latency {
+    /// Always `ms` milliseconds.
+    pub const fn constant(ms: f64) -> Self {
+        Self { median_ms: ms, p99_ms: ms }
+    }
+
+    /// Standard deviation of the logarithm.
+    pub fn sigma(&self) -> f64 {
+        if self.p99_ms > self.median_ms && self.median_ms > 0.0 {
+            (self.p99_ms / self.median_ms).ln() / 2.326_347_874_040_841
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Shares of a sandbox's pages by class; they sum to 1 with the shares of the edited groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageShares {
+    /// Pages full of zeros.
+    pub zero: f64,
+    /// Equal in all functions of the runtime.
+    pub runtime: f64,
+    /// Equal in all functions that load the same library.
+    pub library: f64,
+    /// Equal in all sandboxes of the function.
+    pub stable: f64,
+    /// Like nothing else.
+    pub unique: f64,
+}
+
+/// A group of edited pages.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditedPages {
+    /// Share of the sandbox's pages.
+    pub share: f64,
+    /// Edits in a page.
+    pub sites: f64,
+    /// Bytes that differ in a page, all edits together.
+    pub bytes: f64,
+}
+
+/// A function: its demands, its modelled times and its memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionProfile {
+    /// Name, as in REFERENCE's table.
+    pub name: String,
+    /// Keep-alive of the fixed policy, seconds.
+    pub keep_alive_s: f64,
+    /// Own run time, ms.
+    pub exec_ms: f64,
+    /// Memory of a warm sandbox, MB.
+    pub memory_mb: f64,
+    /// Fraction of memory that deduplication saves, as the operator believes it (the policy's equations
+    /// use it; what is really saved follows from the pages).
+    pub advantage: f64,
+    /// Creating a sandbox until the function can run.
+    pub cold: Latency,
+    /// Waking a warm sandbox.
+    pub warm: Latency,
+    /// Taking a checkpoint.
+    pub checkpoint: Latency,
+    /// Restoring a process up to the point where its memory is filled; paid at the dedup start only
+    /// without a pre-restored process (`nopause`).
+    pub restore: Latency,
+    /// Resuming a pre-restored process.
+    pub resume: Latency,
+    /// Size of a checkpoint relative to the sandbox's memory.
+    pub dump_ratio: f64,
+    /// Memory of a pre-restored, paused process without its pages, MB.
+    pub paused_mb: f64,
+    /// Runtime whose pages it shares.
+    pub runtime: String,
+    /// Libraries whose pages it shares.
+    #[serde(default)]
+    pub libraries: Vec<String>,
+    /// Classes of pages.
+    pub pages: PageShares,
+    /// Groups of edited pages.
+    #[serde(default)]
+    pub edits: Vec<EditedPages>,
+    /// Size of the memory compressed page by page, relative to the memory, by codec.
+    #[serde(default)]
+    pub compressed: BTreeMap<String, f64>,
+    /// Exponent of the gain from several bases of the function (0: none).
+    #[serde(default)]
+    pub base_gain: f64,
+}
+
+/// How a codec stores a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodecKind {
+    /// A patch against a base page; pages without one are kept whole.
+    Patch,
+    /// The page alone, compressed; no base pages.
+    Alone,
+    /// For each page the smaller of both.
+    Auto,
+}
+
+/// Sizes and times of a codec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Codec {
+    /// What it does with a page.
+    pub kind: CodecKind,
+    /// Bytes of a patch beside its edits.
+    #[serde(default)]
+    pub header_bytes: f64,
+    /// Bytes for each edit.
+    #[serde(default)]
+    pub site_bytes: f64,
+    /// Bytes for each differing byte.
+    #[serde(default)]
+    pub byte_factor: f64,
+    /// Which of the functions' `compressed` ratios holds for pages it compresses alone.
+    #[serde(default)]
+    pub alone: Option<String>,
+    /// Time to encode a page, µs.
+    pub encode_us: f64,
+    /// Time to decode a page, µs.
+    pub decode_us: f64,
+}
+
+/// Costs that are the same for all functions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    /// Fingerprinting a page without any chunk kept, µs.
+    pub fingerprint_page_us: f64,
+    /// For each chunk kept, µs.
+    pub fingerprint_chunk_us: f64,
+    /// Looking a page's chunks up and choosing its base page, µs a chunk.
+    pub lookup_chunk_us: f64,
+    /// Copying a page into place, µs.
+    pub copy_page_us: f64,
+    /// Latency of one read from another node, µs.
+    pub network_latency_us: f64,
+    /// Bandwidth of a node's link, Gbit/s.
+    pub network_gbps: f64,
+    /// Work of posting one read, µs; adjacent pages are one read.
+    pub read_post_us: f64,
+    /// Pages in an average read.
+    pub run_pages: f64,
+    /// Bandwidth of reading base pages of the same node, Gbit/s.
+    pub local_gbps: f64,
+}
+
+/// A profile set: the content of a file in `config/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileSet {
+    /// Short name, the file's stem.
+    pub name: String,
+    /// Where the numbers come from.
+    pub origin: String,
+    /// Common costs.
+    pub costs: Costs,
+    /// Codecs by name.
+    pub codec: BTreeMap<String, Codec>,
+    /// Functions.
+    pub function: Vec<FunctionProfile>,
+}
+
+/// What a profile file can get wrong.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ProfileError {
+    /// No function in the set.
+    #[error("profile set `{set}` has no [[function]]; add at least one")]
+    Empty {
+        /// Name of the set.
+        set: String,
+    },
+    /// A number outside its range.
+    #[error("profile set `{set}`, {owner}: `{key}` is {value}; it must be {range}")]
+    Range {
+        /// Name of the set.
+        set: String,
+        /// Function, codec or table that holds it.
+        owner: String,
+        /// The key.
+        key: &'static str,
+        /// The value found.
+        value: f64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Page shares that do not add up.
+    #[error(
+        "profile set `{set}`, function {function}: its page shares sum to {sum}; they must sum to 1 (within 0.001)"
+    )]
+    Shares {
+        /// Name of the set.
+        set: String,
+        /// The function.
+        function: String,
+        /// Their sum.
+        sum: f64,
+    },
+    /// A compression ratio that a codec refers to is absent.
+    #[error("profile set `{set}`, function {function}: no `compressed.{codec}`, which codec `{codec}` needs")]
+    Compressed {
+        /// Name of the set.
+        set: String,
+        /// The function.
+        function: String,
+        /// The codec.
+        codec: String,
+    },
+}
+
+impl ProfileSet {
+    /// Checks ranges and sums.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, named.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        if self.function.is_empty() {
+            return Err(ProfileError::Empty { set: self.name.clone() });
+        }
+        let costs = &self.costs;
+        let mut numbers: Vec<(String, &'static str, f64, Range)> = vec![
+            ("costs".into(), "fingerprint_page_us", costs.fingerprint_page_us, Range::NotNegative),
+            ("costs".into(), "fingerprint_chunk_us", costs.fingerprint_chunk_us, Range::NotNegative),
+            ("costs".into(), "lookup_chunk_us", costs.lookup_chunk_us, Range::NotNegative),
+            ("costs".into(), "copy_page_us", costs.copy_page_us, Range::NotNegative),
+            ("costs".into(), "network_latency_us", costs.network_latency_us, Range::NotNegative),
+            ("costs".into(), "network_gbps", costs.network_gbps, Range::Positive),
+            ("costs".into(), "read_post_us", costs.read_post_us, Range::NotNegative),
+            ("costs".into(), "run_pages", costs.run_pages, Range::Positive),
+            ("costs".into(), "local_gbps", costs.local_gbps, Range::Positive),
+        ];
+        for (name, codec) in &self.codec {
+            let owner = format!("codec {name}");
+            numbers.extend([
+                (owner.clone(), "header_bytes", codec.header_bytes, Range::NotNegative),
+                (owner.clone(), "site_bytes", codec.site_bytes, Range::NotNegative),
+                (owner.clone(), "byte_factor", codec.byte_factor, Range::NotNegative),
+                (owner.clone(), "encode_us", codec.encode_us, Range::NotNegative),
+                (owner, "decode_us", codec.decode_us, Range::NotNegative),
+            ]);
+        }
+        for f in &self.function {
+            let owner = format!("function {}", f.name);
+            let mut latency = |key, l: &Latency| {
+                numbers.push((owner.clone(), key, l.median_ms, Range::NotNegative));
+                numbers.push((owner.clone(), key, l.p99_ms - l.median_ms, Range::NotNegative));
+            };
+            latency("cold", &f.cold);
+            latency("warm", &f.warm);
+            latency("checkpoint", &f.checkpoint);
+            latency("restore", &f.restore);
+            latency("resume", &f.resume);
+            numbers.extend([
+                (owner.clone(), "keep_alive_s", f.keep_alive_s, Range::NotNegative),
+                (owner.clone(), "exec_ms", f.exec_ms, Range::NotNegative),
+                (owner.clone(), "memory_mb", f.memory_mb, Range::Positive),
+                (owner.clone(), "advantage", f.advantage, Range::Share),
+                (owner.clone(), "dump_ratio", f.dump_ratio, Range::NotNegative),
+                (owner.clone(), "paused_mb", f.paused_mb, Range::NotNegative),
+                (owner.clone(), "base_gain", f.base_gain, Range::NotNegative),
+                (owner.clone(), "pages.zero", f.pages.zero, Range::Share),
+                (owner.clone(), "pages.runtime", f.pages.runtime, Range::Share),
+                (owner.clone(), "pages.library", f.pages.library, Range::Share),
+                (owner.clone(), "pages.stable", f.pages.stable, Range::Share),
+                (owner.clone(), "pages.unique", f.pages.unique, Range::Share),
+            ]);
+            for e in &f.edits {
+                numbers.extend([
+                    (owner.clone(), "edits.share", e.share, Range::Share),
+                    (owner.clone(), "edits.sites", e.sites, Range::NotNegative),
+                    (owner.clone(), "edits.bytes", e.bytes, Range::NotNegative),
+                ]);
+            }
+            for ratio in f.compressed.values() {
+                numbers.push((owner.clone(), "compressed", *ratio, Range::NotNegative));
+            }
+        }
+        for (owner, key, value, range) in numbers {
+            if !range.holds(value) {
+                let set = self.name.clone();
+                return Err(ProfileError::Range { set, owner, key, value, range: range.says() });
+            }
+        }
+        for f in &self.function {
+            let p = &f.pages;
+            let edited: f64 = f.edits.iter().map(|e| e.share).sum();
+            let sum = p.zero + p.runtime + p.library + p.stable + p.unique + edited;
+            if (sum - 1.0).abs() > 1e-3 {
+                return Err(ProfileError::Shares { set: self.name.clone(), function: f.name.clone(), sum });
+            }
+            for codec in self.codec.values().filter_map(|c| c.alone.as_ref()) {
+                if !f.compressed.contains_key(codec) {
+                    let (set, function) = (self.name.clone(), f.name.clone());
+                    return Err(ProfileError::Compressed { set, function, codec: codec.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Range {
+    NotNegative,
+    Positive,
+    Share,
+}
+
+impl Range {
+    fn holds(self, v: f64) -> bool {
+        match self {
+            Self::NotNegative => v.is_finite() && v >= 0.0,
+            Self::Positive => v.is_finite() && v > 0.0,
+            Self::Share => (0.0..=1.0).contains(&v),
+        }
+    }
+
+    const fn says(self) -> &'static str {
+        match self {
+            Self::NotNegative => "a number not below 0 (and p99_ms not below median_ms)",
+            Self::Positive => "above 0",
+            Self::Share => "between 0 and 1",
+        }
+    }
+}
+
+/// What one deduplication is done with.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Memory of the sandbox.
+    pub memory: Bytes,
+    /// Chunks in a page's fingerprint.
+    pub chunksperpage: u32,
+    /// Largest patch that is used, bytes.
+    pub patchthreshold: u32,
+    /// The codec.
+    pub codec: &'a Codec,
+    /// Bases of the same function that may be used.
+    pub own_bases: u32,
+    /// Whether some base has the function's runtime.
+    pub runtime_base: bool,
+    /// Share of the function's library pages that some base has.
+    pub library_share: f64,
+}
+
+/// What becomes of a sandbox's pages: expected numbers, so not whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// Pages of the sandbox.
+    pub pages: f64,
+    /// Pages of zeros: nothing kept.
+    pub zero: f64,
+    /// Equal to a page of a base of the same function: only the reference kept.
+    pub same_function: f64,
+    /// Equal to a page of a base of whichever function: only the reference kept.
+    pub any_function: f64,
+    /// Patched against a page of a base of the same function.
+    pub patched: f64,
+    /// Compressed alone.
+    pub compressed: f64,
+    /// Kept whole.
+    pub whole: f64,
+    /// Bytes of all patches.
+    pub patch_bytes: f64,
+    /// Everything kept: patches, compressed and whole pages, page entries.
+    pub stored: f64,
+}
+
+impl Layout {
+    /// Memory of the dedup image.
+    pub fn stored_bytes(&self) -> Bytes {
+        Bytes::new(self.stored.round().max(0.0) as u64)
+    }
+
+    /// Pages that a restore must read from bases of the same function.
+    pub fn own_reads(&self) -> f64 {
+        self.same_function + self.patched
+    }
+}
+
+impl FunctionProfile {
+    /// Expected outcome of deduplicating one sandbox of this function.
+    pub fn layout(&self, q: &Query<'_>) -> Layout {
+        let page = PAGE_BYTES as f64;
+        let pages = (q.memory.get() as f64 / page).max(1.0);
+        let mut out = Layout { pages, zero: pages * self.pages.zero, ..Layout::default() };
+        // Compressed size of a page that is not zero; `compressed` is over all pages.
+        let alone = q.codec.alone.as_ref().and_then(|c| self.compressed.get(c)).map(|ratio| {
+            let occupied = (1.0 - self.pages.zero).max(1e-9);
+            (page * ratio / occupied).min(page)
+        });
+        let keep = |out: &mut Layout, n: f64| match alone {
+            Some(bytes) => {
+                out.compressed += n;
+                out.stored += n * bytes;
+            }
+            None => {
+                out.whole += n;
+                out.stored += n * page;
+            }
+        };
+        if q.codec.kind == CodecKind::Alone {
+            let occupied = pages - out.zero;
+            keep(&mut out, occupied);
+        } else {
+            let own = q.own_bases > 0;
+            let shared = [
+                (self.pages.runtime, if own || q.runtime_base { 1.0 } else { 0.0 }),
+                (self.pages.library, if own { 1.0 } else { q.library_share.clamp(0.0, 1.0) }),
+            ];
+            for (share, found) in shared {
+                out.any_function += pages * share * found;
+                keep(&mut out, pages * share * (1.0 - found));
+            }
+            if own {
+                out.same_function += pages * self.pages.stable;
+            } else {
+                keep(&mut out, pages * self.pages.stable);
+            }
+            let closer = f64::from(q.own_bases.max(1)).powf(-self.base_gain);
+            for e in &self.edits {
+                let (sites, bytes) = (e.sites * closer, e.bytes * closer);
+                let patch = q.codec.header_bytes + sites * q.codec.site_bytes + bytes * q.codec.byte_factor;
+                let usable = own
+                    && patch <= f64::from(q.patchthreshold)
+                    && patch < page
+                    && alone.is_none_or(|bytes| patch < bytes);
+                let found =
+                    if usable { 1.0 - (1.0 - intact(sites, bytes)).powf(f64::from(q.chunksperpage)) } else { 0.0 };
+                let n = pages * e.share;
+                out.patched += n * found;
+                out.patch_bytes += n * found * patch;
+                keep(&mut out, n * (1.0 - found));
+            }
+            keep(&mut out, pages * self.pages.unique);
+        }
+        out.stored += out.patch_bytes + (pages - out.zero) * PAGE_ENTRY_BYTES;
+        out
+    }
+}
+
+/// Probability that a given chunk lies clear of every edit.
+fn intact(sites: f64, bytes: f64) -> f64 {
+    if sites <= 0.0 {
+        return 1.0;
+    }
+    (-(sites * CHUNK_BYTES + bytes) / PAGE_BYTES as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function() -> FunctionProfile {
+        FunctionProfile {
+            name: "f".into(),
+            keep_alive_s: 600.0,
+            exec_ms: 100.0,
+            memory_mb: 40.96,
+            advantage: 0.5,
+            cold: Latency::constant(500.0),
+            warm: Latency::constant(1.0),
+            checkpoint: Latency::constant(20.0),
+            restore: Latency::constant(10.0),
+            resume: Latency::constant(1.0),
+            dump_ratio: 1.0,
+            paused_mb: 1.0,
+            runtime: "python".into(),
+            libraries: vec!["numpy".into()],
+            pages: PageShares { zero: 0.1, runtime: 0.2, library: 0.1, stable: 0.1, unique: 0.1 },
+            edits: vec![EditedPages { share: 0.4, sites: 8.0, bytes: 64.0 }],
+            compressed: BTreeMap::from([("zstd".into(), 0.3)]),
+            base_gain: 0.0,
+        }
+    }
+
+    fn patch_codec() -> Codec {
+        Codec {
+            kind: CodecKind::Patch,
+            header_bytes: 20.0,
+            site_bytes: 5.0,
+            byte_factor: 1.0,
+            alone: None,
+            encode_us: 10.0,
+            decode_us: 3.0,
+        }
+    }
+
+    fn query(codec: &Codec, k: u32, bases: u32) -> Query<'_> {
+        Query {
+            memory: Bytes::from_mb(40.96),
+            chunksperpage: k,
+            patchthreshold: 4096,
+            codec,
+            own_bases: bases,
+            runtime_base: false,
+            library_share: 0.0,
+        }
+    }
+
+    #[test]
+    fn one_chunk_finds_an_edited_page_as_often_as_the_chunk_is_intact() {
+        let codec = patch_codec();
+        let l = function().layout(&query(&codec, 1, 1));
+        // 10,000 pages; s = 8, b = 64: p = exp(-(8 * 64 + 64) / 4096) = exp(-0.140625).
+        let p = (-0.140_625f64).exp();
+        assert!((l.patched - 4_000.0 * p).abs() < 1e-6);
+        // Patch: 20 + 8 * 5 + 64 = 124 B.
+        assert!((l.patch_bytes - l.patched * 124.0).abs() < 1e-6);
+        assert!((l.whole - (1_000.0 + 4_000.0 * (1.0 - p))).abs() < 1e-6);
+        let pages = l.zero + l.same_function + l.any_function + l.patched + l.compressed + l.whole;
+        assert!((pages - 10_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn more_chunks_never_store_more_and_bases_and_threshold_matter() {
+        let (f, codec) = (function(), patch_codec());
+        let stored: Vec<f64> = [1, 2, 5, 20, 64].iter().map(|k| f.layout(&query(&codec, *k, 1)).stored).collect();
+        assert!(stored.windows(2).all(|w| w[0] > w[1]), "{stored:?}");
+        let without = f.layout(&query(&codec, 5, 0));
+        assert_eq!(without.zero + without.whole, 10_000.0);
+        let strict = f.layout(&Query { patchthreshold: 123, ..query(&codec, 5, 1) });
+        assert_eq!(strict.patched, 0.0);
+        let mut gaining = f.clone();
+        gaining.base_gain = 0.2;
+        assert!(gaining.layout(&query(&codec, 5, 4)).stored < gaining.layout(&query(&codec, 5, 1)).stored);
+    }
+
+    #[test]
+    fn compression_alone_needs_no_base() {
+        let codec = Codec { kind: CodecKind::Alone, alone: Some("zstd".into()), ..patch_codec() };
+        let l = function().layout(&query(&codec, 5, 0));
+        assert!((l.stored - (0.3 * 40.96e6 + 9_000.0 * PAGE_ENTRY_BYTES)).abs() < 1.0, "{l:?}");
+    }
+
+    #[test]
+    fn auto_is_never_worse_than_patch_or_alone() {
+        let auto = Codec { kind: CodecKind::Auto, alone: Some("zstd".into()), ..patch_codec() };
+        let alone = Codec { kind: CodecKind::Alone, ..auto.clone() };
+        let patch = patch_codec();
+        for bases in [0, 1, 3] {
+            let best = function().layout(&query(&auto, 5, bases)).stored;
+            assert!(best <= function().layout(&query(&alone, 5, bases)).stored + 1e-6);
+            assert!(best <= function().layout(&query(&patch, 5, bases)).stored + 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_wrong_sum_or_range_is_named() {
+        let mut set = ProfileSet {
+            name: "t".into(),
+            origin: "test".into(),
+            costs: Costs {
+                fingerprint_page_us: 0.1,
+                fingerprint_chunk_us: 0.1,
+                lookup_chunk_us: 0.1,
+                copy_page_us: 0.1,
+                network_latency_us: 5.0,
+                network_gbps: 10.0,
+                read_post_us: 0.1,
+                run_pages: 4.0,
+                local_gbps: 80.0,
+            },
+            codec: BTreeMap::from([("xdelta3".into(), patch_codec())]),
+            function: vec![function()],
+        };
+        assert_eq!(set.check(), Ok(()));
+        set.function[0].pages.zero = 0.3;
+        assert!(matches!(set.check(), Err(ProfileError::Shares { .. })));
+        set.function[0].pages.zero = -0.1;
+        assert!(set.check().unwrap_err().to_string().contains("pages.zero"));
+    }
+}
