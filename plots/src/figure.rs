@@ -36,8 +36,13 @@ pub enum Scale {
         /// Whether the axis must show zero.
         zero: bool,
     },
-    /// In proportion, with a tick at exactly these values (those that were swept).
-    LinearAt(Vec<f64>),
+    /// With a mark at exactly these values (those that were swept).
+    At {
+        /// The values.
+        values: Vec<f64>,
+        /// By the decimal logarithm and not in proportion; needs values above zero.
+        log: bool,
+    },
     /// By the decimal logarithm; values not above zero cannot be drawn and are left out.
     Log,
     /// Names side by side; a value is the index of its name.

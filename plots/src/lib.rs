@@ -19,6 +19,7 @@ pub mod table;
 
 mod canvas;
 mod error;
+mod layout;
 mod number;
 mod ticks;
 

@@ -1,0 +1,73 @@
+//! What each policy reaches: memory against latency and against cold starts.
+
+use super::{Plan, push, scale, seeds_text, series};
+use crate::CellData;
+use crate::figure::{Axis, Figure, Point, Shape};
+use crate::grid::{Grid, estimate};
+
+/// Mean memory against the 99th percentile of the start and against cold starts, a point a cell.
+pub fn frontier(grid: &Grid<'_>, plan: &mut Plan) {
+    let latency = |c: &CellData| c.summary.start_p99_ms;
+    let cold = |c: &CellData| c.summary.cold as f64;
+    one(
+        grid,
+        "frontier_latency",
+        "Start latency against memory",
+        ("99th percentile start latency", "ms"),
+        latency,
+        plan,
+    );
+    one(grid, "frontier_cold", "Cold starts against memory", ("cold starts", ""), cold, plan);
+}
+
+fn one(
+    grid: &Grid<'_>,
+    name: &str,
+    title: &str,
+    (label, unit): (&str, &str),
+    value: fn(&CellData) -> f64,
+    plan: &mut Plan,
+) {
+    let settings = grid.settings();
+    // Pools of one setting make a line; points of many settings would make a tangle.
+    let joined = settings.len() == 1 && grid.pools.len() > 1;
+    let (mut seeds, mut values) = (Vec::new(), Vec::new());
+    let mut drawn = Vec::new();
+    for policy in &grid.policies {
+        let mut points: Vec<Point> = Vec::new();
+        for (pool, setting) in grid.pools.iter().flat_map(|p| settings.iter().map(move |s| (p, s))) {
+            let runs = grid.runs_with(policy, pool, setting);
+            let x = estimate(&runs, |c| c.summary.mean_memory_mb / 1000.0).mean;
+            let y = estimate(&runs, value);
+            let point = Point::of(x, y);
+            // A policy without the parameter is found again at every value of it.
+            if x.is_finite() && y.n > 0 && !points.contains(&point) {
+                seeds.push(runs.len());
+                values.push(y.mean);
+                points.push(point);
+            }
+        }
+        drawn.extend(series(policy, points, if joined { Shape::Line } else { Shape::Scatter }));
+    }
+    let bound = if grid.policies.contains(&"oracle") { " 'oracle' is a computed bound." } else { "" };
+    let figure = Figure {
+        name: name.into(),
+        title: title.into(),
+        caption: format!(
+            "A point for each pool{}; nearer to the lower left is better. {}{bound} Start latency is waiting and starting, \
+             without the run. Rows: summary of each run.",
+            if settings.len() > 1 {
+                " and setting"
+            } else if joined {
+                ", the smallest first along each line"
+            } else {
+                ""
+            },
+            seeds_text(&seeds, "whiskers"),
+        ),
+        x: Axis::from_zero("mean memory in use", "GB"),
+        y: Axis::new(label, unit, scale(values, 20.0)),
+        series: drawn,
+    };
+    push(plan, figure, "no run has both values");
+}
