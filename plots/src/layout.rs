@@ -156,7 +156,7 @@ pub fn layout(figure: &Figure) -> Layout {
 }
 
 fn wrapped(text: &str, width: f64) -> Vec<String> {
-    if text.is_empty() { Vec::new() } else { TEXT_FONT.wrap(text, width) }
+    if text.is_empty() { Vec::new() } else { TEXT_FONT.wrap(&text.replace(" (", "\u{a0}("), width) }
 }
 
 /// Height of a name's row with so many bars, units.
@@ -221,7 +221,6 @@ fn kind(figure: &Figure, axis: &Axis, horizontal: bool) -> Kind {
         Scale::Linear { zero: true } => {
             Kind::Values { ticks: ticks::linear(low.min(0.0), high.max(0.0), wanted), log: false }
         }
-        // Time and the like: to the last value, not to the next round one.
         Scale::Linear { zero: false } => Kind::Values { ticks: ticks::linear(low, high, wanted), log: false },
         Scale::At { values, log } => Kind::Values { ticks: ticks::at(low, high, values, *log), log: *log },
         Scale::Log => Kind::Values { ticks: ticks::log(low, high), log: true },
@@ -269,6 +268,7 @@ fn extent(figure: &Figure, horizontal: bool, log: bool) -> (f64, f64) {
     };
     let low_end = ends.iter().map(|e| e.0.max(from)).filter(fits).fold(low, f64::min);
     let high_end = ends.iter().map(|e| e.1.min(to)).filter(fits).fold(high, f64::max);
-    // On a logarithmic axis the smallest bar must have some length.
-    (if log && bars { low_end / 1.5 } else { low_end }, high_end)
+    // On a logarithmic axis bars stand on a power of ten, and the smallest has some length.
+    let foot = |low: f64| 10f64.powf((low / 1.5).log10().floor());
+    (if log && bars { foot(low_end) } else { low_end }, high_end)
 }

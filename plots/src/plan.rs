@@ -49,11 +49,11 @@ fn scale(values: impl IntoIterator<Item = f64>, span: f64) -> Scale {
     if low > 0.0 && high > span * low { Scale::Log } else { Scale::Linear { zero: true } }
 }
 
-/// "in a pool of 20 GB" for a title.
-fn in_pool(pool: &Pool) -> String {
+/// ", pool of 20 GB" for a title, not to be broken between number and unit.
+fn of_pool(pool: &Pool) -> String {
     match pool.gb() {
-        gb if gb.is_finite() => format!("in a pool of {}", pool.label),
-        _ => "without a memory cap".into(),
+        gb if gb.is_finite() => format!(", pool of {}", pool.label.replace(' ', "\u{a0}")),
+        _ => ", no memory cap".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Plan, push, scale, seeds_text, series};
 use crate::CellData;
-use crate::figure::{Axis, Figure, Point, Shape};
+use crate::figure::{Axis, Figure, Point, Scale, Shape};
 use crate::grid::{Grid, estimate};
 
 /// Mean memory against the 99th percentile of the start and against cold starts, a point a cell.
@@ -50,12 +50,15 @@ fn one(
         drawn.extend(series(policy, points, if joined { Shape::Line } else { Shape::Scatter }));
     }
     let bound = if grid.policies.contains(&"oracle") { " 'oracle' is a computed bound." } else { "" };
+    let what = match unit {
+        "ms" => " Start latency is waiting and starting, without the run.",
+        _ => "",
+    };
     let figure = Figure {
         name: name.into(),
         title: title.into(),
         caption: format!(
-            "A point for each pool{}; nearer to the lower left is better. {}{bound} Start latency is waiting and starting, \
-             without the run. Rows: summary of each run.",
+            "A point for each pool{}; nearer to the lower left is better. {}{bound}{what} Rows: summary of each run.",
             if settings.len() > 1 {
                 " and setting"
             } else if joined {
@@ -65,7 +68,7 @@ fn one(
             },
             seeds_text(&seeds, "whiskers"),
         ),
-        x: Axis::from_zero("mean memory in use", "GB"),
+        x: Axis::new("mean memory in use", "GB", Scale::Linear { zero: false }),
         y: Axis::new(label, unit, scale(values, 20.0)),
         series: drawn,
     };

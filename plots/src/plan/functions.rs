@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use medes_engine::record::FunctionSummary;
 
-use super::{Plan, in_pool, push, scale, seeds_text, series, sweep::pool_suffix};
+use super::{Plan, of_pool, push, scale, seeds_text, series, sweep::pool_suffix};
 use crate::figure::{Axis, Category, Figure, Point, Scale, Series, Shape};
 use crate::grid::{Grid, Pool};
 use crate::number;
@@ -41,25 +41,29 @@ pub fn per_function(grid: &Grid<'_>, plan: &mut Plan) {
 }
 
 fn choose(grid: &Grid<'_>) -> Chosen {
-    let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
+    // Requests and the order of first appearance, which is that of the experiment.
+    let mut found: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
+    let mut few: BTreeSet<&str> = BTreeSet::new();
     for f in grid.cells.iter().flat_map(|c| &c.functions) {
-        let sum = requests.entry(&f.function).or_default();
-        *sum = sum.saturating_add(f.requests);
+        let next = found.len();
+        let entry = found.entry(&f.function).or_insert((0, next));
+        entry.0 = entry.0.saturating_add(f.requests);
+        if f.requests < 1000 {
+            few.insert(&f.function);
+        }
     }
-    let all = requests.len();
-    let mut names: Vec<(&str, u64)> = requests.into_iter().collect();
-    // The first TOP by requests; where all are drawn they stay in order of name, f2 before f10.
-    names.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    if all > ALL_UP_TO {
+    let mut names: Vec<(&str, u64, usize)> = found.iter().map(|(n, (requests, at))| (*n, *requests, *at)).collect();
+    if names.len() > ALL_UP_TO {
+        names.sort_by(|a, b| b.1.cmp(&a.1).then(a.2.cmp(&b.2)));
         names.truncate(TOP);
     } else {
-        names.sort_by_key(|n| (n.0.len(), n.0));
-        names.sort_by_key(|n| n.0.trim_end_matches(|c: char| c.is_ascii_digit()));
+        names.sort_by_key(|n| n.2);
     }
-    let drawn: BTreeSet<&str> = names.iter().map(|n| n.0).collect();
-    let few =
-        grid.cells.iter().flat_map(|c| &c.functions).any(|f| f.requests < 1000 && drawn.contains(f.function.as_str()));
-    Chosen { rest: all - names.len(), names: names.iter().map(|n| n.0.to_owned()).collect(), few }
+    Chosen {
+        rest: found.len() - names.len(),
+        few: names.iter().any(|n| few.contains(n.0)),
+        names: names.into_iter().map(|n| n.0.to_owned()).collect(),
+    }
 }
 
 impl Chosen {
@@ -158,7 +162,7 @@ fn cold(grid: &Grid<'_>, chosen: &Chosen, pool: &Pool, plan: &mut Plan) {
     let none = if scale == Scale::Log { " No bar: no cold start." } else { "" };
     let figure = Figure {
         name: format!("cold_per_function{}", pool_suffix(grid, pool)),
-        title: format!("Cold starts per function {}", in_pool(pool)),
+        title: format!("Cold starts per function{}", of_pool(pool)),
         caption: format!(
             "Requests answered by a cold start. {}{}{none} Rows: functions of each run.{}",
             seeds_text(&seeds, "whiskers"),
@@ -185,7 +189,7 @@ fn latency(grid: &Grid<'_>, chosen: &Chosen, pool: &Pool, plan: &mut Plan) {
     };
     let figure = Figure {
         name: format!("p999_per_function{}", pool_suffix(grid, pool)),
-        title: format!("99.9th percentile latency per function {}", in_pool(pool)),
+        title: format!("99.9th percentile latency per function{}", of_pool(pool)),
         caption: format!(
             "End-to-end latency (wait, start and run) of all answered requests; dropped requests have none. {}{}{few} \
              Rows: functions of each run.{}",

@@ -1,6 +1,6 @@
 //! The memory of the cluster over time, and its distribution.
 
-use super::{Plan, in_pool, push, seeds_text, series, sweep::pool_suffix};
+use super::{Plan, of_pool, push, seeds_text, series, sweep::pool_suffix};
 use crate::CellData;
 use crate::figure::{Axis, BoxPoint, Figure, Point, Scale, Series, Shape};
 use crate::grid::{Grid, Pool};
@@ -68,7 +68,7 @@ pub fn over_time(grid: &Grid<'_>, plan: &mut Plan) {
         let seeds: Vec<usize> = runs.iter().map(|r| r.1.len()).filter(|n| *n > 0).collect();
         let figure = Figure {
             name: format!("memory_over_time{}", pool_suffix(grid, pool)),
-            title: format!("Cluster memory over time {}", in_pool(pool)),
+            title: format!("Cluster memory over time{}", of_pool(pool)),
             caption: format!(
                 "Memory in use in the whole cluster, mean over each of {buckets} intervals.{cap_text} {} Rows: timeline of \
                  each run.{}",
@@ -122,7 +122,7 @@ pub fn distribution(grid: &Grid<'_>, plan: &mut Plan) {
         let seeds = runs.iter().map(|r| r.1.len()).max().unwrap_or(0);
         let figure = Figure {
             name: format!("memory_distribution{}", pool_suffix(grid, pool)),
-            title: format!("Cluster memory {}", in_pool(pool)),
+            title: format!("Cluster memory{}", of_pool(pool)),
             caption: format!(
                 "Spread over the time of a run, weighted by time: stroke the median, diamond the mean, box the middle half, \
                  whiskers the 5th to 95th percentile; {}.{cap_text} Rows: timeline of each run, mean of each sample's \
@@ -130,7 +130,7 @@ pub fn distribution(grid: &Grid<'_>, plan: &mut Plan) {
                 if seeds == 1 { "one seed".to_owned() } else { format!("the samples of {seeds} seeds together") },
                 grid.setting_text(&[])
             ),
-            x: Axis::from_zero("memory in use", "GB"),
+            x: Axis::new("memory in use", "GB", Scale::Linear { zero: false }),
             y: Axis::names("", names),
             series: boxes,
         };

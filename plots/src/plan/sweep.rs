@@ -1,6 +1,6 @@
 //! Cold starts against pool size, and against every other parameter that was swept.
 
-use super::{Plan, in_pool, push, scale, seeds_text, series};
+use super::{Plan, of_pool, push, scale, seeds_text, series};
 use crate::CellData;
 use crate::figure::{Axis, Figure, Point, Scale, Series, Shape, file_stem};
 use crate::grid::{Grid, Parameter, Pool, estimate};
@@ -66,7 +66,7 @@ fn cold_by_policy(grid: &Grid<'_>, pool: &Pool, plan: &mut Plan) {
     let runs: Vec<usize> = grid.policies.iter().map(|p| grid.runs(p, pool).len()).filter(|n| *n > 0).collect();
     let figure = Figure {
         name: "cold_by_pool".into(),
-        title: format!("Cold starts {}", in_pool(pool)),
+        title: format!("Cold starts{}", of_pool(pool)),
         caption: format!(
             "Requests answered by a cold start; one pool size was run. {} Rows: summary of each run.{}",
             seeds_text(&runs, "whiskers"),
@@ -128,7 +128,7 @@ fn one_parameter(grid: &Grid<'_>, parameter: &Parameter, pool: &Pool, measure: &
         None => Axis::names(&parameter.name, parameter.values.iter().cloned()),
     };
     let suffix = pool_suffix(grid, pool);
-    let title = format!("{}{} against {} {}", words[..1].to_uppercase(), &words[1..], parameter.name, in_pool(pool));
+    let title = format!("{}{} against {}{}", words[..1].to_uppercase(), &words[1..], parameter.name, of_pool(pool));
     let figure = Figure {
         name: format!("{stem}_by_{}{suffix}", file_stem(&parameter.name)),
         title,
@@ -160,7 +160,7 @@ fn surface(grid: &Grid<'_>, [p, q]: [&Parameter; 2], pool: &Pool, plan: &mut Pla
     let shape = |cells| Shape::Heat { cells, label: "cold starts".into() };
     let figure = Figure {
         name: format!("surface_{}_{}{}", file_stem(&p.name), file_stem(&q.name), pool_suffix(grid, pool)),
-        title: format!("Cold starts of medes {}", in_pool(pool)),
+        title: format!("Cold starts of medes{}", of_pool(pool)),
         caption: format!(
             "Mean over {} seeds at each setting of {} and {}. Rows: summary of each run.{}",
             seeds.iter().min().copied().unwrap_or(0),
