@@ -566,9 +566,9 @@ mod tests {
     fn more_chunks_never_store_more_and_bases_and_threshold_matter() {
         let (f, codec) = (function(), patch_codec());
         let stored: Vec<f64> = [1, 2, 5, 20, 64].iter().map(|k| f.layout(&query(&codec, *k, 1)).stored).collect();
-        assert!(stored.windows(2).all(|w| w[0] > w[1]), "{stored:?}");
+        assert!(stored[..4].windows(2).all(|w| w[0] > w[1]) && stored[4] <= stored[3], "{stored:?}");
         let without = f.layout(&query(&codec, 5, 0));
-        assert_eq!(without.zero + without.whole, 10_000.0);
+        assert!((without.zero + without.whole - 10_000.0).abs() < 1e-6);
         let strict = f.layout(&Query { patchthreshold: 123, ..query(&codec, 5, 1) });
         assert_eq!(strict.patched, 0.0);
         let mut gaining = f.clone();
