@@ -175,7 +175,8 @@ impl<DB: DrawingBackend> Canvas<DB> {
         }
         let color = RGBAColor(color.0, color.1, color.2, 1.0);
         let style = desc.into_text_style(&(1, 1)).color(&color).pos(Pos::new(h, VPos::Center));
-        self.backend.draw_text(text, &style, Self::px(at)).map_err(|e| e.to_string())
+        let text: String = text.chars().map(allowed).collect();
+        self.backend.draw_text(&text, &style, Self::px(at)).map_err(|e| e.to_string())
     }
 
     /// A marker with half width `r`, units, set off from what lies under it.
@@ -332,6 +333,12 @@ fn halved(pixels: &[u8], width: usize) -> Vec<u8> {
     out
 }
 
+/// `c`, or the sign for what cannot be shown if XML does not allow it: plotters writes it as it is.
+fn allowed(c: char) -> char {
+    let forbidden = (c.is_control() && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
+    if forbidden { '\u{fffd}' } else { c }
+}
+
 /// `text` with the characters that HTML and XML take as markup replaced, and without control characters,
 /// which XML does not allow.
 pub fn escape(text: &str) -> String {
@@ -343,8 +350,7 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
-            c => out.push(c),
+            c => out.push(allowed(c)),
         }
     }
     out

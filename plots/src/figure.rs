@@ -212,7 +212,6 @@ impl Figure {
         let value_name = if boxes { format!("mean {}", value.text()) } else { value.text() };
         let mut head = vec!["series".to_owned(), place.text(), value_name];
         head.extend(last.iter().map(|s| s.to_string()));
-        let number = |v: f64| if v.is_finite() { v.to_string() } else { String::new() };
         // Writing into memory cannot fail, and rows are all of one length by construction.
         let mut row = |cells: Vec<String>| {
             let mut cells = cells;
@@ -255,6 +254,12 @@ impl Figure {
         }
         out.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
     }
+}
+
+/// A number to ten digits, which leaves the rounding of sums out; nothing if it is not known.
+fn number(value: f64) -> String {
+    let rounded = format!("{value:.9e}").parse().unwrap_or(value);
+    if value.is_finite() { f64::to_string(&rounded) } else { String::new() }
 }
 
 /// The steps of the distribution of `(value, weight)`: each value with the part of the weight at or below

@@ -5,6 +5,8 @@
 //! comparisons. Where `medes` is not ahead, and wherever counts cannot be compared at face value, the
 //! sentences name what the rows show that bears on it: they are observations and do not prove a cause.
 
+use std::cmp::Ordering;
+
 use crate::CellData;
 use crate::grid::{Grid, Pool};
 use crate::number::{count, fixed, percent, short};
@@ -40,9 +42,7 @@ enum Verdict {
     /// No difference that the seeds show.
     NotShown,
     /// One seed: which way it points.
-    OneSeed(std::cmp::Ordering),
-    /// No seed that both ran.
-    NotPaired,
+    OneSeed(Ordering),
 }
 
 /// What `cells` say: first in short, then for each pool from the smallest.
@@ -63,26 +63,24 @@ pub fn findings(cells: &[CellData]) -> Vec<Finding> {
 }
 
 fn in_short(grid: &Grid<'_>) -> Vec<String> {
-    let mut out = Vec::new();
     if !grid.policies.contains(&SUBJECT) {
-        out.push(format!("{SUBJECT} was not run, so the policies are only ranked."));
-        return out;
+        return vec![format!("{SUBJECT} was not run, so the policies are only ranked.")];
     }
+    let mut out = Vec::new();
     for rival in RIVALS.iter().filter(|r| grid.policies.contains(r)) {
-        let pools_where = |wanted: fn(&Verdict) -> bool| -> Vec<&str> {
-            let is = |p: &&Pool| wanted(&verdict(&grid.runs(SUBJECT, p), &grid.runs(rival, p)));
-            grid.pools.iter().filter(is).map(|p| p.label.as_str()).collect()
-        };
-        let groups: [(&str, Vec<&str>); 6] = [
-            ("fewer", pools_where(|v| *v == Verdict::Fewer)),
-            ("fewer (one seed)", pools_where(|v| matches!(v, Verdict::OneSeed(std::cmp::Ordering::Less)))),
-            ("more", pools_where(|v| *v == Verdict::More)),
-            ("more (one seed)", pools_where(|v| matches!(v, Verdict::OneSeed(std::cmp::Ordering::Greater)))),
-            ("as many", pools_where(|v| matches!(v, Verdict::Same | Verdict::OneSeed(std::cmp::Ordering::Equal)))),
-            ("no difference that the seeds show", pools_where(|v| *v == Verdict::NotShown)),
-        ];
-        let parts: Vec<String> =
-            groups.iter().filter(|g| !g.1.is_empty()).map(|(what, at)| format!("{what} at {}", listed(at))).collect();
+        let mut compared: Vec<(&str, Comparison)> = Vec::new();
+        for pool in &grid.pools {
+            let comparison = Comparison::new(&grid.runs(SUBJECT, pool), &grid.runs(rival, pool));
+            compared.extend(comparison.map(|c| (pool.label.as_str(), c)));
+        }
+        let mut parts = Vec::new();
+        for kind in ["fewer", "more", "as many", "no difference that the seeds show"] {
+            let of_kind = compared.iter().filter(|(_, c)| c.verdict.in_short() == kind);
+            let at: Vec<String> = of_kind.map(|(pool, c)| format!("{pool}{}", c.in_brackets())).collect();
+            if !at.is_empty() {
+                parts.push(format!("{kind} at {}", listed(&at)));
+            }
+        }
         if !parts.is_empty() {
             out.push(format!("Cold starts of {SUBJECT} against {rival}: {}.", parts.join("; ")));
         }
@@ -91,7 +89,7 @@ fn in_short(grid: &Grid<'_>) -> Vec<String> {
         out.push(format!("Neither fixed nor adaptive keep-alive was run beside {SUBJECT}."));
     }
     if !grid.parameters.is_empty() {
-        out.push(format!("The comparisons below are{}", grid.setting_text(&[]).replacen(" At", " at", 1)));
+        out.push(format!("The comparisons are{}", grid.setting_text(&[]).replacen(" At", " at", 1)));
     }
     out
 }
@@ -108,10 +106,14 @@ fn at_pool(grid: &Grid<'_>, pool: &Pool) -> Vec<String> {
             if runs.is_empty() {
                 continue;
             }
-            ahead_of_all &=
-                matches!(verdict(&medes, &runs), Verdict::Fewer | Verdict::OneSeed(std::cmp::Ordering::Less));
-            out.push(compared(rival, &medes, &runs));
-            shown.push((*rival, runs));
+            match Comparison::new(&medes, &runs) {
+                Some(compared) => {
+                    ahead_of_all &= compared.verdict.in_short() == "fewer";
+                    out.push(compared.sentence(rival));
+                    shown.push((*rival, runs));
+                }
+                None => out.push(format!("{SUBJECT} and {rival} share no seed here, so they are not compared.")),
+            }
         }
         if !ahead_of_all {
             out.extend(why(&medes, &shown));
@@ -130,93 +132,124 @@ fn cold_by_seed(runs: &[&CellData]) -> Vec<(u64, f64)> {
     runs.iter().map(|c| (c.summary.seed, c.summary.cold as f64)).collect()
 }
 
-fn verdict(a: &[&CellData], b: &[&CellData]) -> Verdict {
-    let difference = paired_difference(&cold_by_seed(a), &cold_by_seed(b));
-    match (difference.n, difference.sign()) {
-        (0, _) => Verdict::NotPaired,
-        (1, _) => Verdict::OneSeed(difference.mean.total_cmp(&0.0)),
-        (_, -1) => Verdict::Fewer,
-        (_, 1) => Verdict::More,
-        _ if difference.mean == 0.0 && difference.half == Some(0.0) => Verdict::Same,
-        _ => Verdict::NotShown,
+impl Verdict {
+    fn in_short(&self) -> &'static str {
+        match self {
+            Self::Fewer | Self::OneSeed(Ordering::Less) => "fewer",
+            Self::More | Self::OneSeed(Ordering::Greater) => "more",
+            Self::Same | Self::OneSeed(Ordering::Equal) => "as many",
+            Self::NotShown => "no difference that the seeds show",
+        }
+    }
+
+    /// 1 where the subject has more, -1 where it has fewer: differences are named without their sign then.
+    fn sign(&self) -> f64 {
+        if self.in_short() == "fewer" { -1.0 } else { 1.0 }
     }
 }
 
-/// One sentence: how many cold starts `medes` has against `rival`.
-fn compared(rival: &str, medes: &[&CellData], runs: &[&CellData]) -> String {
-    let (a, b) = (cold_by_seed(medes), cold_by_seed(runs));
-    let verdict = verdict(medes, runs);
-    let ratio = paired_ratio(&a, &b);
-    let difference = paired_difference(&a, &b);
-    let means = |v: &[(u64, f64)]| count(mean(&v.iter().map(|v| v.1).collect::<Vec<_>>()));
-    let against = format!("{} against {}", means(&a), means(&b));
-    // Without cold starts of the rival there is no relative difference: say it in requests.
-    let relative = ratio.n == difference.n;
-    let size = |sign: f64| match relative {
-        true => format!("{}\u{a0}%", digits(ratio.mean * sign * 100.0)),
-        false => count(difference.mean * sign),
-    };
-    let interval = |sign: f64| {
-        let (low, high, by) = match relative {
-            true => (ratio.low(), ratio.high(), 100.0),
-            false => (difference.low(), difference.high(), 1.0),
+/// The cold starts of `medes` against those of another policy, over the seeds that both ran.
+struct Comparison {
+    verdict: Verdict,
+    /// Number of seeds.
+    n: usize,
+    /// The difference and its unit: relative, %, or in requests where the other policy has no cold starts.
+    difference: Estimate,
+    unit: &'static str,
+    /// Mean cold starts of both.
+    means: (f64, f64),
+}
+
+impl Comparison {
+    /// `None` where no seed was run with both.
+    fn new(medes: &[&CellData], runs: &[&CellData]) -> Option<Self> {
+        let (a, b) = (cold_by_seed(medes), cold_by_seed(runs));
+        let (difference, ratio) = (paired_difference(&a, &b), paired_ratio(&a, &b));
+        let verdict = match (difference.n, difference.sign()) {
+            (0, _) => return None,
+            (1, _) => Verdict::OneSeed(difference.mean.total_cmp(&0.0)),
+            (_, -1) => Verdict::Fewer,
+            (_, 1) => Verdict::More,
+            _ if difference.mean == 0.0 && difference.half == Some(0.0) => Verdict::Same,
+            _ => Verdict::NotShown,
         };
-        let (from, to) = if sign < 0.0 { (-high, -low) } else { (low, high) };
-        format!("[{}, {}]", digits(from * by), digits(to * by))
-    };
-    let n = difference.n;
-    match verdict {
-        Verdict::Fewer => {
-            format!(
-                "{SUBJECT} has {} fewer cold starts than {rival} {}: {against}, means of {n} seeds.",
-                size(-1.0),
-                interval(-1.0)
-            )
+        let mean = |v: &[(u64, f64)]| mean(&v.iter().map(|v| v.1).collect::<Vec<_>>());
+        let n = difference.n;
+        let (difference, unit) = match ratio.n == n {
+            true => (Estimate { mean: ratio.mean * 100.0, half: ratio.half.map(|h| h * 100.0), n }, "\u{a0}%"),
+            false => (difference, ""),
+        };
+        Some(Self { verdict, n, difference, unit, means: (mean(&a), mean(&b)) })
+    }
+
+    fn size(&self) -> String {
+        format!("{}{}", self.digits(self.difference.mean * self.verdict.sign()), self.unit)
+    }
+
+    fn interval(&self) -> String {
+        let ends = (self.difference.low() * self.verdict.sign(), self.difference.high() * self.verdict.sign());
+        format!("[{}, {}]", self.digits(ends.0.min(ends.1)), self.digits(ends.0.max(ends.1)))
+    }
+
+    /// Enough digits to tell the ends of the interval apart: 31, 4.2, 0.35, -12.
+    fn digits(&self, value: f64) -> String {
+        let narrow = self.difference.half.is_some_and(|half| half > 0.0 && half < 1.0);
+        match value.abs() {
+            v if v == 0.0 || (v >= 9.95 && !narrow) => fixed(value, 0),
+            v if v >= 0.95 => fixed(value, 1),
+            _ => fixed(value, 2),
         }
-        Verdict::More => {
-            format!(
-                "{SUBJECT} has {} more cold starts than {rival} {}: {against}, means of {n} seeds.",
-                size(1.0),
-                interval(1.0)
-            )
+    }
+
+    /// The difference for the list of pools in the headline.
+    fn in_brackets(&self) -> String {
+        match self.verdict {
+            Verdict::Same | Verdict::OneSeed(Ordering::Equal) => String::new(),
+            Verdict::OneSeed(_) => format!(" ({}, one seed)", self.size()),
+            _ => format!(" ({} {})", self.size(), self.interval()),
         }
-        Verdict::Same => {
-            format!("{SUBJECT} has exactly as many cold starts as {rival} with each of {n} seeds: {}.", means(&a))
+    }
+
+    fn sentence(&self, rival: &str) -> String {
+        let (n, a) = (self.n, count(self.means.0));
+        let against = format!("{a} against {}", count(self.means.1));
+        let (size, interval) = (self.size(), self.interval());
+        let kind = self.verdict.in_short();
+        match self.verdict {
+            Verdict::Fewer | Verdict::More => {
+                format!(
+                    "{SUBJECT} has {size} {kind} cold starts than {rival} {interval}: {against}, means of {n} seeds."
+                )
+            }
+            Verdict::Same => {
+                format!("{SUBJECT} has exactly as many cold starts as {rival} with each of {n} seeds: {a}.")
+            }
+            Verdict::NotShown => {
+                format!(
+                    "{SUBJECT} against {rival}: no difference that {n} seeds can show, {size} {interval}: {against}."
+                )
+            }
+            Verdict::OneSeed(Ordering::Equal) => {
+                format!("{SUBJECT} has as many cold starts as {rival}, {a}; one seed, so no interval.")
+            }
+            Verdict::OneSeed(_) => {
+                format!("{SUBJECT} has {size} {kind} cold starts than {rival}: {against}; one seed, so no interval.")
+            }
         }
-        Verdict::NotShown => format!(
-            "{SUBJECT} against {rival}: no difference that {n} seeds can show, {} {}: {against}.",
-            size(1.0),
-            interval(1.0)
-        ),
-        Verdict::OneSeed(std::cmp::Ordering::Equal) => {
-            format!("{SUBJECT} has as many cold starts as {rival}, {}; one seed, so no interval.", means(&a))
-        }
-        Verdict::OneSeed(order) => {
-            let (sign, word) = if order.is_lt() { (-1.0, "fewer") } else { (1.0, "more") };
-            format!(
-                "{SUBJECT} has {} {word} cold starts than {rival}: {against}; one seed, so no interval.",
-                size(sign)
-            )
-        }
-        Verdict::NotPaired => format!("{SUBJECT} and {rival} share no seed here, so they are not compared."),
     }
 }
 
-/// Enough digits of a percentage: 31, 4.2, 0.35, -12.
-fn digits(value: f64) -> String {
-    match value.abs() {
-        v if v >= 9.95 || v == 0.0 => fixed(value, 0),
-        v if v >= 0.95 => fixed(value, 1),
-        _ => fixed(value, 2),
-    }
-}
-
-fn listed(names: &[&str]) -> String {
-    match names {
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match &names[..] {
         [] => String::new(),
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
     }
+}
+
+fn not_ahead(medes: &[&CellData], runs: &[&CellData]) -> bool {
+    Comparison::new(medes, runs).is_none_or(|c| c.verdict.in_short() != "fewer")
 }
 
 fn sum(runs: &[&CellData], value: impl Fn(&CellData) -> u64) -> u64 {
@@ -270,7 +303,7 @@ fn why(medes: &[&CellData], rivals: &[(&str, Vec<&CellData>)]) -> Vec<String> {
     }
     let memory = |runs: &[&CellData]| average(runs, |c| c.summary.mean_memory_mb / 1000.0);
     let purged = |runs: &[&CellData]| average(runs, |c| c.summary.purged as f64);
-    for (rival, runs) in rivals.iter().filter(|r| !matches!(verdict(medes, &r.1), Verdict::Fewer)) {
+    for (rival, runs) in rivals.iter().filter(|r| not_ahead(medes, &r.1)) {
         let (a, b) = (memory(medes), memory(runs));
         if a < b * 0.95 {
             out.push(format!(
@@ -371,7 +404,6 @@ fn bound(grid: &Grid<'_>, pool: &Pool) -> Vec<String> {
                 does.push(text.replacen("{}", &count(n), 1));
             }
         }
-        let does: Vec<&str> = does.iter().map(String::as_str).collect();
         out.push(match does.is_empty() {
             false => format!(
                 "{policy} shows fewer ({}): a run of it {}, which the bound does not allow itself.",

@@ -49,9 +49,10 @@ pub fn trimmed(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A part as per cent: 12.3 %.
+/// A part as per cent: 12.3 %, 0.45 %.
 pub fn percent(part: f64) -> String {
-    if part.is_finite() { format!("{}{NARROW}%", fixed(part * 100.0, 1)) } else { UNKNOWN.into() }
+    let decimals = if part.abs() < 0.00995 { 2 } else { 1 };
+    if part.is_finite() { format!("{}{NARROW}%", fixed(part * 100.0, decimals)) } else { UNKNOWN.into() }
 }
 
 #[cfg(test)]

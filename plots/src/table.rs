@@ -171,7 +171,7 @@ mod tests {
         let table = Table::new(&[cell(1, 90), cell(2, 110)]);
         let text = &table.text()[0];
         assert_eq!(text.len(), table.head().len());
-        assert_eq!(text[..6], ["20 GB", "fixed", "2", "20\u{202f}000", "100 [0, 227]", "0.5\u{202f}%"]);
+        assert_eq!(text[..6], ["20 GB", "fixed", "2", "20\u{202f}000", "100 [0, 227]", "0.50\u{202f}%"]);
         assert_eq!(text[13], "–");
         assert!(Table::new(&[]).rows.is_empty());
     }

@@ -40,7 +40,10 @@ fn fewer_is_said_with_the_paired_interval() {
         &said(&cells),
         "medes has 31\u{a0}% fewer cold starts than fixed [29, 33]: 690 against 1000, means of 3 seeds.",
     );
-    assert_eq!(findings(&cells)[0].sentences, ["Cold starts of medes against fixed: fewer at 20 GB."]);
+    assert_eq!(
+        findings(&cells)[0].sentences,
+        ["Cold starts of medes against fixed: fewer at 20 GB (31\u{a0}% [29, 33])."]
+    );
     assert!(!said(&cells).contains("deduplicated"), "no excuse where none is needed");
 }
 
@@ -56,11 +59,17 @@ fn more_is_said_with_what_bears_on_it() {
     }
     let text = said(&cells);
     has(&text, "medes has 11\u{a0}% more cold starts than adaptive [8.5, 13]: 1110 against 1000, means of 3 seeds.");
-    has(&text, "medes deduplicated 40 sandboxes a run and answered 250 requests a run from them (0.2\u{202f}% of all)");
+    has(
+        &text,
+        "medes deduplicated 40 sandboxes a run and answered 250 requests a run from them (0.25\u{202f}% of all)",
+    );
     has(&text, "3.00 base sandboxes stood on average");
     has(&text, "medes used less memory than adaptive on average: 9.00 against 18.0 GB.");
     has(&text, "Its policy removed more sandboxes than adaptive's without need of room: 900 against 0 a run.");
-    assert_eq!(findings(&cells)[0].sentences, ["Cold starts of medes against adaptive: more at 20 GB."]);
+    assert_eq!(
+        findings(&cells)[0].sentences,
+        ["Cold starts of medes against adaptive: more at 20 GB (11\u{a0}% [8.5, 13])."]
+    );
 }
 
 #[test]
@@ -81,13 +90,13 @@ fn one_seed_has_no_interval_and_says_so() {
     let text = said(&cells);
     has(&text, "medes has 31\u{a0}% fewer cold starts than fixed: 690 against 1000; one seed, so no interval.");
     has(&text, "medes has as many cold starts as adaptive, 690; one seed, so no interval.");
-    has(&findings(&cells)[0].sentences[0], "fewer (one seed) at 20 GB");
+    has(&findings(&cells)[0].sentences[0], "fewer at 20 GB (31\u{a0}%, one seed)");
 }
 
 #[test]
 fn a_rival_without_cold_starts_is_compared_in_requests() {
     let cells = [runs("medes", &[4, 6]), runs("fixed", &[0, 0])].concat();
-    has(&said(&cells), "no difference that 2 seeds can show, 5 [−7.7, 18]: 5 against 0.");
+    has(&said(&cells), "no difference that 2 seeds can show, 5.0 [−7.7, 18]: 5 against 0.");
     let apart = [runs("medes", &[4]), vec![run("fixed", 9, 4)]].concat();
     has(&said(&apart), "medes and fixed share no seed here, so they are not compared.");
 }

@@ -41,12 +41,16 @@ fn cold_by_pools(grid: &Grid<'_>, pools: &[&Pool], stem: &str, title: &str, plan
     let drawn: Vec<Series> = grid.policies.iter().filter_map(&mut line).collect();
     seeds.retain(|n| *n > 0);
     let y = scale(means, 30.0);
+    let uncapped = match grid.pools.iter().all(|p| p.gb().is_finite()) {
+        true => "",
+        false => " Runs without a cap have no place on the axis.",
+    };
     let figure = Figure {
         name: format!("cold_by_pool{stem}"),
         title: format!("Cold starts against pool size{title}"),
         caption: format!(
             "Requests answered by a cold start, over the memory of the whole cluster (memory cap of a node times number \
-             of nodes). {} Pools without a cap have no place on the axis. Rows: summary of each run.{}",
+             of nodes). {}{uncapped} Rows: summary of each run.{}",
             seeds_text(&seeds, "whiskers"),
             grid.setting_text(&[])
         ),

@@ -49,8 +49,9 @@ pub fn cell(policy: &str, gb: f64, seed: u64, functions: &[String]) -> CellData 
     let mut noise = Noise(seed * 977 + (gb * 31.0) as u64 + policy.len() as u64);
     let mut made = CellData::default();
     let squeeze = (40.0 / gb).powf(1.2);
+    let mut arrivals = Noise(seed);
     for (i, name) in functions.iter().enumerate() {
-        let requests = (180_000.0 / (i as f64 + 1.0).powf(1.3) * (1.0 + 0.02 * noise.next())) as u64 + 3;
+        let requests = (180_000.0 / (i as f64 + 1.0).powf(1.3) * (1.0 + 0.02 * arrivals.next())) as u64 + 3;
         let cold = (factor(policy) * squeeze * (14.0 + 3.0 * (i % 10) as f64) * (1.0 + 0.1 * noise.next())) as u64;
         let cold = cold.min(requests);
         let dedup = if matches!(policy, "medes" | "compress") { cold.min(requests - cold) } else { 0 };
