@@ -4,7 +4,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use medes_plots::{CellData, ReportInput, draw_all, write_report};
+use medes_plots::figure::{Axis, BoxPoint, Figure, Point, Scale, Series, Shape};
+use medes_plots::{CellData, ReportInput, draw, draw_all, write_report};
 
 #[path = "../tests/made_up/mod.rs"]
 mod made_up;
@@ -21,7 +22,44 @@ fn main() -> Result<(), Box<dyn Error>> {
         .iter()
         .flat_map(|p| (1..=3).map(|seed| made_up::cell(p, 30.0, seed, &functions)).collect::<Vec<_>>())
         .collect();
-    report("azure", &out, &azure)
+    report("azure", &out, &azure)?;
+    kinds(&out.join("kinds"))
+}
+
+/// The kinds of series that no experiment's figures use by themselves.
+fn kinds(out: &Path) -> Result<(), Box<dyn Error>> {
+    let policies = ["fixed", "adaptive", "compress", "medes"];
+    let samples = |i: usize| (1..200).map(|n| (f64::from(n).powi(2) / (i + 1) as f64, 1.0)).collect();
+    let points = |i: usize| -> Vec<Point> {
+        let y = |x: usize| (x * (i + 3) % 7 + i + 1) as f64;
+        (0..5).map(|x| Point { x: x as f64, y: y(x), interval: Some((y(x) * 0.8, y(x) * 1.2)) }).collect()
+    };
+    let boxes = |i: usize| -> Vec<BoxPoint> {
+        let five = |x: usize| [1.0, 2.0, 3.0, 5.0, 8.0].map(|v| v + (x + i) as f64);
+        (0..5).map(|x| BoxPoint { x: x as f64, mean: 3.4 + (x + i) as f64, five: five(x) }).collect()
+    };
+    let names = || Axis::names("function", made_up::FUNCTIONS[..5].iter().copied());
+    let long = || Axis::names("codec", (0..5).map(|i| format!("codec with a long name {i}")));
+    let heat = |_| {
+        let cells = (0..25).map(|n| (n % 5, n / 5, if n == 7 { f64::NAN } else { (n * n) as f64 / 576.0 })).collect();
+        Shape::Heat { cells, label: "redundancy (part of memory)".into() }
+    };
+    let ms = || Axis::new("end-to-end latency", "ms", Scale::Log);
+    let kinds: [(&str, Axis, Axis, &dyn Fn(usize) -> Shape); 6] = [
+        ("cdf", ms(), Axis::from_zero("part of requests", ""), &|i| Shape::Cdf(samples(i))),
+        ("step", Axis::from_zero("time", "s"), Axis::from_zero("sandboxes", ""), &|i| Shape::Step(points(i))),
+        ("upright_bars", names(), Axis::from_zero("improvement factor", ""), &|i| Shape::Bars(points(i))),
+        ("upright_boxes", long(), Axis::from_zero("improvement factor", ""), &|i| Shape::Boxes(boxes(i))),
+        ("lying_boxes", Axis::from_zero("improvement factor", ""), names(), &|i| Shape::Boxes(boxes(i))),
+        ("heat", long(), names(), &heat),
+    ];
+    for (name, x, y, shape) in kinds {
+        let series = policies.iter().take(if name == "heat" { 1 } else { 4 }).enumerate();
+        let series = series.map(|(i, policy)| Series::new(policy, shape(i))).collect();
+        let (name, title) = (name.to_owned(), format!("A figure of the kind {name}"));
+        draw(&Figure { name, title, caption: String::new(), x, y, series }, out)?;
+    }
+    Ok(())
 }
 
 fn report(name: &str, out: &Path, cells: &[CellData]) -> Result<(), Box<dyn Error>> {
