@@ -6,7 +6,7 @@ use crate::event::{Action, Method, PurgeReason};
 use crate::id::{FunctionId, NodeId, SandboxId};
 use crate::policy::{ClusterView, Form, FunctionView, SandboxView, Verdict, greedy_dual_priority};
 use crate::record::{Outcome, RequestRecord, StartKind};
-use crate::sandbox::{Image, List, Sandbox, State, Transition};
+use crate::sandbox::{Assignment, Image, List, Sandbox, State, Transition};
 use crate::units::{Bytes, Duration, Instant};
 
 /// A policy that asks to be asked again at once is asked after this time.
@@ -341,7 +341,7 @@ impl Engine {
 
     pub(super) fn failed(&mut self, now: Instant, id: SandboxId) {
         let Some(slot) = self.slot(id) else { return };
-        let Sandbox { state, function, current, .. } = self.sandboxes[slot];
+        let Sandbox { state, function, current, references, .. } = self.sandboxes[slot];
         match state {
             State::InTransition(Transition::Checkpointing | Transition::Reducing) => {
                 self.sandboxes[slot].blacklisted = true;
@@ -351,10 +351,12 @@ impl Engine {
                 self.set_deadline(slot, now + self.config.idletime);
             }
             State::Starting | State::Running | State::InTransition(Transition::Restoring) => {
+                let mut orphans: Vec<_> = current.map(|a| (function, a)).into_iter().collect();
                 self.purge(now, slot, PurgeReason::Failed);
-                if let Some(assignment) = current {
-                    self.retry(now, function, assignment);
+                if references > 0 {
+                    self.purge_broken(now, &mut orphans);
                 }
+                self.retry_all(now, orphans);
             }
             State::Cold | State::Warm | State::Base | State::Dedup | State::Purged => return,
         }
@@ -383,7 +385,20 @@ impl Engine {
                 self.remove(now, slot);
             }
         }
-        // Whatever is patched against a page of the node can never be restored.
+        self.purge_broken(now, &mut orphans);
+        self.retry_all(now, orphans);
+        self.serve_waiting(now);
+    }
+
+    fn retry_all(&mut self, now: Instant, mut orphans: Vec<(FunctionId, Assignment)>) {
+        orphans.sort_by_key(|(_, a)| a.request);
+        for (function, assignment) in orphans {
+            self.retry(now, function, assignment);
+        }
+    }
+
+    /// Removes what is patched against pages of a base that is gone: it can never be restored.
+    fn purge_broken(&mut self, now: Instant, orphans: &mut Vec<(FunctionId, Assignment)>) {
         for slot in 0..self.sandboxes.len() {
             let s = &self.sandboxes[slot];
             let broken = s.image.as_ref().is_some_and(|i| i.bases.iter().any(|b| self.get(*b).is_none()));
@@ -402,11 +417,6 @@ impl Engine {
                 }
             }
         }
-        orphans.sort_by_key(|(_, a)| a.request);
-        for (function, assignment) in orphans {
-            self.retry(now, function, assignment);
-        }
-        self.serve_waiting(now);
     }
 
     pub(super) fn node_back(&mut self, now: Instant, id: NodeId) {
