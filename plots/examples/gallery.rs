@@ -45,7 +45,8 @@ fn kinds(out: &Path) -> Result<(), Box<dyn Error>> {
         Shape::Heat { cells, label: "redundancy (part of memory)".into() }
     };
     let ms = || Axis::new("end-to-end latency", "ms", Scale::Log);
-    let kinds: [(&str, Axis, Axis, &dyn Fn(usize) -> Shape); 6] = [
+    type Kind<'a> = (&'a str, Axis, Axis, &'a dyn Fn(usize) -> Shape);
+    let kinds: [Kind<'_>; 6] = [
         ("cdf", ms(), Axis::from_zero("part of requests", ""), &|i| Shape::Cdf(samples(i))),
         ("step", Axis::from_zero("time", "s"), Axis::from_zero("sandboxes", ""), &|i| Shape::Step(points(i))),
         ("upright_bars", names(), Axis::from_zero("improvement factor", ""), &|i| Shape::Bars(points(i))),

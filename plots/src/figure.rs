@@ -210,7 +210,8 @@ impl Figure {
             _ => &["low_95", "high_95"],
         };
         let value_name = if boxes { format!("mean {}", value.text()) } else { value.text() };
-        let mut head = vec!["series".to_owned(), place.text(), value_name];
+        let place_name = if place.label.is_empty() { "name".to_owned() } else { place.text() };
+        let mut head = vec!["series".to_owned(), place_name, value_name];
         head.extend(last.iter().map(|s| s.to_string()));
         // Writing into memory cannot fail, and rows are all of one length by construction.
         let mut row = |cells: Vec<String>| {

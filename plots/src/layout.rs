@@ -185,7 +185,7 @@ pub fn is_laid(series: &Series) -> bool {
     matches!(series.shape, Shape::Bars(_) | Shape::Boxes(_))
 }
 
-/// The legend's lines; none when it would say only what the names on an axis say, or one thing.
+/// The legend's lines, without what the names on an axis say.
 fn legend(figure: &Figure) -> Vec<Vec<(usize, f64)>> {
     let named = |s: &Series| {
         is_laid(s) && figure.category_and_value().is_some_and(|(a, _)| a.categories().iter().any(|c| c.name == s.label))
@@ -193,9 +193,6 @@ fn legend(figure: &Figure) -> Vec<Vec<(usize, f64)>> {
     let shown: Vec<usize> = (0..figure.series.len())
         .filter(|i| !named(&figure.series[*i]) && !matches!(figure.series[*i].shape, Shape::Heat { .. }))
         .collect();
-    if shown.len() == 1 && figure.series.len() == 1 {
-        return Vec::new();
-    }
     let mut lines: Vec<Vec<(usize, f64)>> = Vec::new();
     let mut x = WIDTH;
     for i in shown {

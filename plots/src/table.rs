@@ -103,6 +103,8 @@ impl Table {
 impl Row {
     fn new(policy: &str, pool: &Pool, setting: Vec<String>, runs: &[&CellData]) -> Self {
         let of = |value: fn(&CellData) -> f64| estimate(runs, value);
+        // No answer takes no time and no run no memory: a zero there is a row without them, as of a bound.
+        let known = |value: fn(&CellData) -> f64| estimate(runs, |c| if value(c) > 0.0 { value(c) } else { f64::NAN });
         Self {
             policy: policy.to_owned(),
             pool: pool.clone(),
@@ -116,11 +118,11 @@ impl Row {
             queued: of(|c| c.summary.queued as f64),
             dropped: of(|c| c.summary.dropped as f64 + c.summary.failed as f64),
             evictions: of(|c| c.summary.evictions as f64),
-            p50_ms: of(|c| c.summary.p50_ms),
-            p99_ms: of(|c| c.summary.p99_ms),
-            p999_ms: of(|c| c.summary.p999_ms),
-            mean_memory_gb: of(|c| c.summary.mean_memory_mb / 1000.0),
-            max_memory_gb: of(|c| c.summary.max_memory_mb / 1000.0),
+            p50_ms: known(|c| c.summary.p50_ms),
+            p99_ms: known(|c| c.summary.p99_ms),
+            p999_ms: known(|c| c.summary.p999_ms),
+            mean_memory_gb: known(|c| c.summary.mean_memory_mb / 1000.0),
+            max_memory_gb: known(|c| c.summary.max_memory_mb / 1000.0),
         }
     }
 
@@ -172,7 +174,7 @@ mod tests {
         let text = &table.text()[0];
         assert_eq!(text.len(), table.head().len());
         assert_eq!(text[..6], ["20 GB", "fixed", "2", "20\u{202f}000", "100 [0, 227]", "0.50\u{202f}%"]);
-        assert_eq!(text[13], "–");
+        assert_eq!((text[13].as_str(), text[11].as_str()), ("–", "–"), "NaN and a latency of zero are not known");
         assert!(Table::new(&[]).rows.is_empty());
     }
 }

@@ -227,3 +227,18 @@ fn every_kind_of_series_can_be_drawn() {
         assert!(decoded(&render::png(&figure).unwrap()).2 > 30);
     }
 }
+
+#[test]
+fn a_bound_without_memory_and_latency_stands_at_the_size_of_the_pool() {
+    let mut cells = made_up::cells(&["oracle", "medes"], &[20.0, 40.0], 1);
+    for cell in cells.iter_mut().filter(|c| c.summary.policy == "oracle") {
+        (cell.functions, cell.timeline) = (Vec::new(), Vec::new());
+        (cell.summary.mean_memory_mb, cell.summary.start_p99_ms) = (0.0, 0.0);
+    }
+    let figures = plan(&cells).figures;
+    let Shape::Line(points) = &named(&figures, "frontier_cold").series[1].shape else { panic!("no line") };
+    assert_eq!(points.iter().map(|p| p.x).collect::<Vec<_>>(), [20.0, 40.0]);
+    assert_eq!(labels(named(&figures, "frontier_latency")), ["medes"]);
+    assert_eq!(labels(named(&figures, "cold_per_function_20gb")), ["medes"]);
+    assert_eq!(labels(named(&figures, "memory_distribution_20gb")), ["medes", "memory cap"]);
+}
