@@ -33,6 +33,7 @@ impl Engine {
         let frees_less = charge < s.charged;
         let node = &mut self.nodes[s.node.index()];
         node.used = node.used + charge - s.charged;
+        self.total_used = self.total_used + charge - s.charged;
         node.evictable = node.evictable + evictable - s.evictable;
         s.charged = charge;
         s.evictable = evictable;
@@ -313,6 +314,9 @@ impl Engine {
                     node.used, node.evictable, used[i], evictable[i]
                 ));
             }
+        }
+        if self.total_used != used.iter().copied().sum() {
+            return Err(format!("{} used in all by account", self.total_used));
         }
         for (s, counted) in self.sandboxes.iter().zip(references) {
             if s.state != PURGED && s.references != counted {

@@ -194,6 +194,7 @@ pub struct Engine {
     bases_by_owner: BTreeMap<u32, u32>,
     bases: u32,
     entries: u32,
+    total_used: Bytes,
     population: Population,
     counters: Counters,
     actions: VecDeque<Action>,
@@ -278,6 +279,7 @@ impl Engine {
             bases_by_owner: BTreeMap::new(),
             bases: 0,
             entries: 0,
+            total_used: Bytes::ZERO,
             population: Population::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
@@ -360,6 +362,11 @@ impl Engine {
     /// Memory that a node is charged.
     pub fn used(&self, node: NodeId) -> Bytes {
         self.nodes.get(node.index()).map_or(Bytes::ZERO, |n| n.used)
+    }
+
+    /// Memory that all nodes together are charged.
+    pub fn total_used(&self) -> Bytes {
+        self.total_used
     }
 
     /// What the engine knew of a function beforehand.
