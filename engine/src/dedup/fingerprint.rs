@@ -6,16 +6,19 @@
 //! *Fixed-offset* takes the chunks at `k * 4096 / n`. *Non-null* takes the first chunk that is not zero in each
 //! of `n` equal segments.
 //!
-//! The hash is a parameter: XXH3 with a key of the cluster's (a page made to collide needs the key), or SHA-1 as
-//! in the reference, cut to 64 bits. A wrong match costs a bad patch and nothing else.
+//! The hash is a parameter. *Fold*, the default, is 64 bits wide, keyed, and built for chunks that overlap: each 16 bytes
+//! are mixed once by a 64 x 64 -> 128 bit multiplication with two words of the key, and a chunk's hash joins four
+//! such units, rotated by their position, by one more multiplication. So a step of the walk costs two multiplications, where
+//! a hash of the whole chunk costs five or more, on any processor with a 64-bit multiplier and with the same result on all. *SHA-1* is
+//! the reference's, cut to 64 bits. A wrong match costs a bad patch and nothing else, and who wants to cause them
+//! on purpose needs the cluster's key.
 
 use std::num::NonZeroU8;
 
 use sha1::{Digest, Sha1};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Page;
-use super::zero::first_nonzero;
+use super::zero::{all_zero, first_nonzero};
 use crate::units::PAGE_BYTES;
 
 /// Bytes of a chunk.
@@ -58,8 +61,8 @@ impl Sampling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HashKind {
-    /// XXH3, 64 bits, with this key.
-    Xxh3(u64),
+    /// Folded multiplications, 64 bits, with this key.
+    Fold(u64),
     /// SHA-1, its first 64 bits; even by its last bit.
     Sha1,
 }
@@ -68,17 +71,19 @@ impl HashKind {
     /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Xxh3(_) => "xxh3",
+            Self::Fold(_) => "fold",
             Self::Sha1 => "sha1",
         }
     }
 
     /// Hash of a chunk, and whether value sampling keeps it.
-    #[inline]
     pub fn hash(self, chunk: &[u8; CHUNK]) -> (ChunkHash, bool) {
         match self {
-            Self::Xxh3(key) => {
-                let hash = xxh3_64_with_seed(chunk, key);
+            Self::Fold(key) => {
+                let fold = Fold::new(key);
+                let words = chunk.as_chunks::<8>().0;
+                let word = |i: usize| words.get(i).map_or(0, |w| u64::from_le_bytes(*w));
+                let hash = fold.join(std::array::from_fn(|i| fold.unit(word(2 * i), word(2 * i + 1))));
                 (hash, hash & 1 == 0)
             }
             Self::Sha1 => {
@@ -88,6 +93,49 @@ impl HashKind {
             }
         }
     }
+}
+
+/// The folded-multiplication hash with its key spread out.
+#[derive(Clone, Copy)]
+struct Fold {
+    low: u64,
+    high: u64,
+    last: u64,
+}
+
+impl Fold {
+    fn new(key: u64) -> Self {
+        // SplitMix64 spreads the key; the constants are its author's.
+        let mut state = key;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        };
+        Self { low: next(), high: next(), last: next() | 1 }
+    }
+
+    /// Mixes 16 bytes.
+    #[inline]
+    fn unit(self, low: u64, high: u64) -> u64 {
+        fold(low ^ self.low, high ^ self.high)
+    }
+
+    /// Joins the units of a chunk.
+    #[inline]
+    fn join(self, units: [u64; CHUNK / STEP]) -> u64 {
+        let [a, b, c, d] = units;
+        let sum = a.wrapping_add(b.rotate_left(17)).wrapping_add(c.rotate_left(33)).wrapping_add(d.rotate_left(49));
+        fold(sum, self.last)
+    }
+}
+
+/// Both halves of a 128-bit product, as one.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// How fingerprints are taken. All who share an index must use the same.
@@ -106,9 +154,9 @@ pub struct Fingerprinter {
 pub struct ChunksOutOfRange(pub u32);
 
 impl Default for Fingerprinter {
-    /// Value-sampled, 5 chunks, XXH3 with key 0.
+    /// Value-sampled, 5 chunks, folded multiplications with key 0.
     fn default() -> Self {
-        let hash = HashKind::Xxh3(0);
+        let hash = HashKind::Fold(0);
         let chunks = NonZeroU8::MIN.saturating_add(4);
         Self { sampling: Sampling::ValueSampled, chunks, hash, zero: hash.hash(&[0; CHUNK]).0 }
     }
@@ -143,33 +191,50 @@ impl Fingerprinter {
     /// Appends the page's fingerprint to `out`: 1 to [`Self::chunks`] hashes, not necessarily distinct. A page
     /// in which no chunk qualifies has the hash of the chunk of zeros.
     pub fn page(&self, page: &Page, out: &mut Vec<ChunkHash>) {
+        self.page_mapped(page, |word| word, out);
+    }
+
+    /// The fingerprint of the page that has `map(w)` in place of each 8-byte word `w`. `map` must give zero for zero
+    /// only. It is called only for the words that the walk comes to.
+    pub fn page_mapped(&self, page: &Page, mut map: impl FnMut(u64) -> u64, out: &mut Vec<ChunkHash>) {
         let before = out.len();
-        // One loop for each hash: the branch on it is out of the walk.
-        match self.hash {
-            HashKind::Xxh3(key) => self.walk(page, out, |c| HashKind::Xxh3(key).hash(c)),
-            HashKind::Sha1 => self.walk(page, out, |c| HashKind::Sha1.hash(c)),
+        match (self.sampling, self.hash) {
+            (Sampling::ValueSampled, HashKind::Fold(key)) => {
+                value_sampled_fold(page, self.chunks(), Fold::new(key), map, out);
+            }
+            _ => {
+                let mut mapped = *page;
+                for word in mapped.as_chunks_mut::<8>().0 {
+                    *word = map(u64::from_le_bytes(*word)).to_le_bytes();
+                }
+                self.walk(&mapped, out);
+            }
         }
         if out.len() == before {
             out.push(self.zero);
         }
     }
 
-    #[inline]
-    fn walk(&self, page: &Page, out: &mut Vec<ChunkHash>, hash: impl Fn(&[u8; CHUNK]) -> (ChunkHash, bool)) {
+    fn walk(&self, page: &Page, out: &mut Vec<ChunkHash>) {
         let n = self.chunks();
         match self.sampling {
-            Sampling::ValueSampled => value_sampled(page, n, out, hash),
+            Sampling::ValueSampled => {
+                let chunks = (0..=PAGE_BYTES - CHUNK).step_by(STEP).filter_map(|at| page[at..].first_chunk::<CHUNK>());
+                let occupied = chunks.filter(|c| !all_zero(&c[..]));
+                let kept = occupied.map(|c| self.hash.hash(c)).filter(|(_, keep)| *keep);
+                out.extend(kept.map(|(hash, _)| hash).take(n));
+            }
             Sampling::FixedOffset => {
                 let starts = (0..n).map(|k| k * PAGE_BYTES / n);
-                out.extend(starts.filter_map(|at| page[at..].first_chunk()).map(|c| hash(c).0));
+                out.extend(starts.filter_map(|at| page[at..].first_chunk()).map(|c| self.hash.hash(c).0));
             }
             Sampling::NonNull => {
                 for k in 0..n {
                     let end = (k + 1) * PAGE_BYTES / n;
                     let starts = (k * PAGE_BYTES / n..end).step_by(STEP);
                     let mut chunks = starts.filter_map(|at| page[at..].first_chunk::<CHUNK>());
-                    if let Some(chunk) = chunks.find(|c| !super::zero::all_zero(&c[..])) {
-                        out.push(hash(chunk).0);
+                    if let Some(chunk) = chunks.find(|c| !all_zero(&c[..])) {
+                        out.push(self.hash.hash(chunk).0);
                     }
                 }
             }
@@ -177,33 +242,47 @@ impl Fingerprinter {
     }
 }
 
+/// The walk of value sampling for the folding hash: each 16 bytes are read, mapped and mixed once.
 #[inline]
-fn value_sampled(page: &Page, n: usize, out: &mut Vec<ChunkHash>, hash: impl Fn(&[u8; CHUNK]) -> (ChunkHash, bool)) {
+fn value_sampled_fold(page: &Page, n: usize, fold: Fold, mut map: impl FnMut(u64) -> u64, out: &mut Vec<ChunkHash>) {
+    let nothing = fold.unit(0, 0);
+    let mut units = [nothing; CHUNK / STEP];
+    // A bit for each of the last four units: whether it is occupied.
+    let mut occupied = 0u32;
     let mut kept = 0;
+    let all = page.as_chunks::<STEP>().0;
     let mut at = 0;
-    // First byte that is not zero, at or after `at`.
-    let Some(mut occupied) = first_nonzero(page, 0) else { return };
-    while let Some(chunk) = page.get(at..).and_then(<[u8]>::first_chunk::<CHUNK>) {
-        if occupied < at {
-            match first_nonzero(page, at) {
-                Some(next) => occupied = next,
-                None => return,
+    while let Some(bytes) = all.get(at) {
+        let words = u128::from_le_bytes(*bytes);
+        let (low, high) = (words as u64, (words >> 64) as u64);
+        occupied = occupied << 1 & 15;
+        let unit = if words == 0 {
+            if occupied == 0 {
+                // A run of zeros longer than a chunk: on to its end.
+                let Some(next) = first_nonzero(page, at * STEP) else { return };
+                if next / STEP > at {
+                    at = next / STEP;
+                    units = [nothing; CHUNK / STEP];
+                    continue;
+                }
+            }
+            nothing
+        } else {
+            occupied |= 1;
+            fold.unit(map(low), map(high))
+        };
+        units = [units[1], units[2], units[3], unit];
+        at += 1;
+        if at >= CHUNK / STEP && occupied != 0 {
+            let hash = fold.join(units);
+            if hash & 1 == 0 {
+                out.push(hash);
+                kept += 1;
+                if kept == n {
+                    return;
+                }
             }
         }
-        if occupied >= at + CHUNK {
-            // Skip to the first candidate that reaches the occupied byte.
-            at = (occupied - CHUNK) / STEP * STEP + STEP;
-            continue;
-        }
-        let (h, keep) = hash(chunk);
-        if keep {
-            out.push(h);
-            kept += 1;
-            if kept == n {
-                return;
-            }
-        }
-        at += STEP;
     }
 }
 
@@ -249,7 +328,7 @@ mod tests {
     proptest! {
         #[test]
         fn value_sampling_follows_the_reference(page in sparse_page(), n in 1u32..=64, sha in any::<bool>()) {
-            let hash = if sha { HashKind::Sha1 } else { HashKind::Xxh3(7) };
+            let hash = if sha { HashKind::Sha1 } else { HashKind::Fold(7) };
             let mut out = Vec::new();
             Fingerprinter::new(Sampling::ValueSampled, n, hash).unwrap().page(&page, &mut out);
             prop_assert_eq!(out, by_the_book(&page, n as usize, hash));
@@ -259,7 +338,7 @@ mod tests {
         fn every_way_gives_one_to_n_hashes(page in sparse_page(), n in 1u32..=64) {
             for sampling in Sampling::ALL {
                 let mut out = Vec::new();
-                Fingerprinter::new(sampling, n, HashKind::Xxh3(0)).unwrap().page(&page, &mut out);
+                Fingerprinter::new(sampling, n, HashKind::Fold(0)).unwrap().page(&page, &mut out);
                 prop_assert!((1..=n as usize).contains(&out.len()));
             }
         }
@@ -269,7 +348,7 @@ mod tests {
     fn sha1_is_sha1_and_the_key_matters() {
         // SHA-1 of 64 zero bytes: c8d7d0ef0eedfa82d2ea1aa592845b9a6d4b02b7.
         assert_eq!(HashKind::Sha1.hash(&[0; 64]), (0xc8d7_d0ef_0eed_fa82, false));
-        assert_ne!(HashKind::Xxh3(1).hash(&[3; 64]).0, HashKind::Xxh3(2).hash(&[3; 64]).0);
+        assert_ne!(HashKind::Fold(1).hash(&[3; 64]).0, HashKind::Fold(2).hash(&[3; 64]).0);
         assert_eq!(Fingerprinter::new(Sampling::NonNull, 65, HashKind::Sha1), Err(ChunksOutOfRange(65)));
         assert!(Fingerprinter::new(Sampling::NonNull, 0, HashKind::Sha1).is_err());
     }

@@ -3,7 +3,7 @@
 //! The way of a checkpoint through the modules: [`image`] opens it and gives its pages; [`layout`] says which
 //! addresses of two images mean the same thing; [`fingerprint`] takes a few chunk hashes of each page; [`index`]
 //! tells which base pages have such a chunk; [`choose`] picks one; [`patch`] writes the page as a difference to
-//! it, or compressed, or not at all; [`pack`] does this for a whole image and `file` is what it
+//! it, or compressed, or not at all; [`pack`] does this for a whole image and [`file`](mod@file) is what it
 //! writes; [`unpack`] turns that back into pages and refuses to give anything but the bytes that went in.
 //! [`scan`] measures how much is redundant at all.
 //!
@@ -11,10 +11,15 @@
 //! bytes, with any number of threads. Input is not trusted: a damaged or foreign file is an error that names
 //! the file and the place in it.
 
+pub mod choose;
+pub mod file;
 pub mod fingerprint;
 pub mod image;
 pub mod index;
+pub mod layout;
+pub mod pack;
 pub mod patch;
+pub mod unpack;
 pub mod zero;
 
 use crate::units::PAGE_BYTES;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::messages::{FileEntry, Inventory, Mm, PagemapEntry, PagemapHead, PstreeEntry, RegFile, Vma, flags, status};
-use super::{
-    Blob, Folder, Image, ImageError, Mapping, MappingKind, Owner, PAGE, PagesFile, Process, Segment, Source,
-};
+use super::{Blob, Folder, Image, ImageError, Mapping, MappingKind, Owner, PAGE, PagesFile, Process, Segment, Source};
 
 const COMMON: u32 = 0x5456_4319;
 const INVENTORY: u32 = 0x5831_3116;

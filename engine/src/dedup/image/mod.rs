@@ -463,3 +463,57 @@ pub struct Place {
 
 #[cfg(test)]
 mod tests;
+
+/// Checkpoints made up for tests.
+#[cfg(test)]
+pub(crate) mod test_messages {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use prost::Message;
+
+    use super::messages::*;
+
+    fn file(magics: &[u32], messages: &[Vec<u8>]) -> Arc<Vec<u8>> {
+        let mut out: Vec<u8> = magics.iter().flat_map(|m| m.to_le_bytes()).collect();
+        for m in messages {
+            out.extend((m.len() as u32).to_le_bytes());
+            out.extend(m);
+        }
+        Arc::new(out)
+    }
+
+    /// One process with a heap and a library of `pages` pages each.
+    pub(crate) fn one_process(
+        heap: u64,
+        library: u64,
+        pages: u64,
+        bytes: Arc<Vec<u8>>,
+    ) -> BTreeMap<String, Arc<Vec<u8>>> {
+        let (common, size) = (0x5456_4319, pages * super::PAGE);
+        let vma = |start, status, shmid| Vma { start, end: start + size, pgoff: 0, shmid, prot: 3, status };
+        let mm = Mm {
+            start_stack: 0x7fff_ffff_0000,
+            start_brk: heap,
+            brk: heap + size,
+            exe_file_id: 1,
+            vmas: vec![vma(heap, status::HEAP, 0), vma(library, status::FILE_PRIVATE, 2)],
+        };
+        let run = |vaddr| {
+            let present = Some(flags::PRESENT);
+            PagemapEntry { vaddr, compat_nr_pages: pages as u32, flags: present, ..PagemapEntry::default() }
+        };
+        let reg = FileEntry { id: 2, reg: Some(RegFile { id: 2, name: b"/lib/libx.so".to_vec() }) };
+        let map =
+            [PagemapHead { pages_id: 1 }.encode_to_vec(), run(heap).encode_to_vec(), run(library).encode_to_vec()];
+        let files = [
+            ("inventory.img", file(&[0x5831_3116], &[Inventory { img_version: 2 }.encode_to_vec()])),
+            ("pstree.img", file(&[common, 0x5027_3030], &[PstreeEntry { pid: 9, ppid: 0 }.encode_to_vec()])),
+            ("files.img", file(&[common, 0x5630_3138], &[reg.encode_to_vec()])),
+            ("mm-9.img", file(&[common, 0x5749_2820], &[mm.encode_to_vec()])),
+            ("pagemap-9.img", file(&[common, 0x5608_4025], &map)),
+            ("pages-1.img", bytes),
+        ];
+        files.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect()
+    }
+}

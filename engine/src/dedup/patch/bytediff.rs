@@ -52,11 +52,51 @@ fn fastest() -> fn(&Page, &Page, &mut Mask) {
     differs_portable
 }
 
-/// Number of bytes in which two pages differ.
-pub fn distance(a: &Page, b: &Page) -> u32 {
-    let mut mask = [0; WORDS];
-    fastest()(a, b, &mut mask);
-    mask.iter().map(|w| w.count_ones()).sum()
+/// How far two pages are apart; ordered by what a patch would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Distance {
+    /// Bytes that differ.
+    pub bytes: u32,
+    /// Runs of such bytes.
+    pub runs: u32,
+}
+
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.bytes + 2 * self.runs).cmp(&(other.bytes + 2 * other.runs))
+    }
+}
+
+/// Compares pages, the fastest way this processor can.
+#[derive(Clone, Copy)]
+pub struct Differ(fn(&Page, &Page, &mut Mask));
+
+impl Default for Differ {
+    fn default() -> Self {
+        Self(fastest())
+    }
+}
+
+impl Differ {
+    /// How far two pages are apart.
+    pub fn distance(self, a: &Page, b: &Page) -> Distance {
+        let mut mask = [0; WORDS];
+        (self.0)(a, b, &mut mask);
+        let (mut bytes, mut runs, mut before) = (0, 0, 0);
+        for word in mask {
+            bytes += word.count_ones();
+            // A run starts where a bit is set and the one before is not.
+            runs += (word & !(word << 1 | before)).count_ones();
+            before = word >> 63;
+        }
+        Distance { bytes, runs }
+    }
 }
 
 fn differs_portable(a: &Page, b: &Page, mask: &mut Mask) {
@@ -219,7 +259,7 @@ mod tests {
         expected.extend([9; 20]);
         expected.extend([0xf0, 0x80 | (3960 & 0x7f) as u8, (3960 >> 7) as u8, 0]); // 3975 equal.
         assert_eq!(out, expected);
-        assert_eq!(distance(&page, &base), 23);
+        assert_eq!(Differ::default().distance(&page, &base), Distance { bytes: 23, runs: 4 });
         let mut back = [0; PAGE_BYTES];
         ByteDiff::default().decode(&out, &base, &mut back).unwrap();
         assert_eq!(back, page);

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::bytediff::ByteDiff;
+use super::bytediff::{ByteDiff, Differ};
 use super::*;
 
 fn noise(seed: u64) -> Page {
@@ -80,7 +80,7 @@ proptest! {
         ByteDiff::portable().encode(&page, &base, usize::MAX, &mut b);
         prop_assert_eq!(a, b);
         let differing = page.iter().zip(&base).filter(|(x, y)| x != y).count();
-        prop_assert_eq!(bytediff::distance(&page, &base) as usize, differing);
+        prop_assert_eq!(Differ::default().distance(&page, &base).bytes as usize, differing);
     }
 
     /// Any damage gives an error or some page, never a crash; and the page's checksum tells it.

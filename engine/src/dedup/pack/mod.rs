@@ -1,0 +1,369 @@
+//! A whole image against a set of bases.
+//!
+//! Three passes over the pages, the first and the last by several threads:
+//!
+//! 1. *Search.* Pages of zeros, and pages equal to the page at the same place of a base, are settled. Of the others the
+//!    fingerprint is taken and looked up, and the best few base pages are kept.
+//! 2. *Learn.* Where the addresses of image and base differ, the shifts of pointers are corrected by what was found
+//!    ([`Alignment::learn`]).
+//! 3. *Encode.* For each page the candidates, relocated, are compared with it; against the nearest one (or, by
+//!    [`Choose`], the one that votes or the reference's score name) it is written by the codec asked for.
+//!
+//! With [`Coding::Auto`] and no budget every method is tried that could still be the smallest: the result is never larger
+//! than any one method alone would give, page by page, given the same base pages. With a budget a page that a byte
+//! difference does not make small is still tried with zstd, after the base page and alone, since otherwise a dump
+//! without good bases could take more than compression would; the budget is what may be spent beyond that. It is counted
+//! in nominal time ([`Method::cost_ns`]), pages that need little leave theirs to the pages after them in the block, and the outcome does not depend
+//! on the machine or the number of threads.
+
+mod base;
+mod encode;
+
+pub use base::{AddBaseError, Base, BaseSet, digest};
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::choose::Weights;
+use super::file::{self, Attachment, BLOCK, BaseEntry, Manifest, MoveEntry, PagesEntry};
+use super::image::{Image, ImageError};
+use super::index::PageRef;
+use super::layout::{Alignment, Layout};
+use super::patch::Method;
+use crate::units::PAGE_BYTES;
+use encode::{BlockOut, Encoder};
+
+/// How a base page is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choose {
+    /// The reference's score (see [`super::choose::reference`]).
+    Reference(Weights),
+    /// The most votes.
+    Votes,
+    /// The nearest, byte for byte, of the three with the most votes and the pages at the same place.
+    #[default]
+    Nearest,
+    /// Of all pages found and those at the same place the one with the smallest patch: the best possible,
+    /// for comparison.
+    Best,
+}
+
+impl Choose {
+    /// The name in tables and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reference(_) => "reference",
+            Self::Votes => "votes",
+            Self::Nearest => "nearest",
+            Self::Best => "best",
+        }
+    }
+}
+
+/// How pages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coding {
+    /// By this method where it applies and gains, else whole. Pages of zeros and identical pages are always
+    /// stored as such.
+    One(Method),
+    /// By the method that gives the smallest.
+    Auto {
+        /// Nominal time for a page on average, ns; `None` for all that may gain.
+        budget_ns: Option<u32>,
+    },
+}
+
+impl Coding {
+    /// The name in tables and on the command line.
+    pub fn name(self) -> String {
+        match self {
+            Self::One(method) => method.name().into(),
+            Self::Auto { budget_ns: None } => "auto".into(),
+            Self::Auto { budget_ns: Some(ns) } => format!("auto:{}us", f64::from(ns) / 1e3),
+        }
+    }
+}
+
+/// How to pack.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// How a base page is chosen.
+    pub choose: Choose,
+    /// How pages are written.
+    pub coding: Coding,
+    /// A patch of more bytes is not used (`patchthreshold`).
+    pub patch_threshold: u32,
+    /// Threads; 0 counts as 1.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            choose: Choose::default(),
+            coding: Coding::Auto { budget_ns: None },
+            patch_threshold: PAGE_BYTES as u32,
+            threads: 1,
+        }
+    }
+}
+
+/// Pages and bytes of one method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// Pages stored by it.
+    pub pages: u64,
+    /// Bytes of their patches.
+    pub bytes: u64,
+}
+
+/// What became of an image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Pages of the image.
+    pub pages: u64,
+    /// Bytes of the image's pages.
+    pub image_bytes: u64,
+    /// Bytes of the dedup file.
+    pub file_bytes: u64,
+    /// Of those, patches.
+    pub patch_bytes: u64,
+    /// Of those, the page tables.
+    pub table_bytes: u64,
+    /// Pages and bytes by method.
+    pub methods: BTreeMap<&'static str, Part>,
+    /// Pages for which some base page was found by fingerprint or place.
+    pub matched: u64,
+    /// Pages that refer to a base page.
+    pub referring: u64,
+    /// Pages that refer to a base page at the same place.
+    pub placed: u64,
+    /// Pages stored against each base, in the order of the set.
+    pub by_base: Vec<u64>,
+    /// Entries in the tables of pointers' shifts, all bases together.
+    pub shifts: u64,
+    /// Pages for which the budget did not reach all methods.
+    pub cut_short: u64,
+}
+
+impl Report {
+    /// What deduplication saves: the part of the image's bytes that neither patches nor tables take.
+    pub fn saved(&self) -> f64 {
+        1.0 - (self.patch_bytes + self.table_bytes) as f64 / (self.image_bytes as f64).max(1.0)
+    }
+
+    /// Bytes saved, as [`Report::saved`].
+    pub fn saved_bytes(&self) -> i64 {
+        self.image_bytes.cast_signed() - (self.patch_bytes + self.table_bytes).cast_signed()
+    }
+
+    /// Mean size of the patches against base pages that are not identical, bytes; 0 without any.
+    pub fn mean_patch(&self) -> f64 {
+        let coded = [Method::ByteDiff, Method::ZstdPrefix, Method::Xdelta3];
+        let parts = coded.iter().filter_map(|m| self.methods.get(m.name()));
+        let (pages, bytes) = parts.fold((0, 0), |(p, b), part| (p + part.pages, b + part.bytes));
+        if pages == 0 { 0.0 } else { bytes as f64 / pages as f64 }
+    }
+}
+
+/// An image in little.
+pub struct Packed {
+    /// The dedup file.
+    pub file: Vec<u8>,
+    /// What became of the pages.
+    pub report: Report,
+}
+
+/// Base pages found for one page.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    best: [Option<PageRef>; 3],
+}
+
+/// Packs an image against bases.
+///
+/// # Errors
+/// If the image's other files cannot be read.
+pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed, ImageError> {
+    let attachments = attachments(image)?;
+    let layout = Layout::of(image);
+    let mut alignments: Vec<Alignment> =
+        bases.bases().iter().map(|b| Alignment::new(image, &layout, &b.image, &b.layout, bases.relocates())).collect();
+    let blocks = (image.pages() as usize).div_ceil(BLOCK);
+    let need_place = matches!(options.choose, Choose::Nearest | Choose::Best);
+    let codes_alone = matches!(options.coding, Coding::One(m) if !m.needs_base());
+
+    let mut found = Vec::new();
+    let still = alignments.iter().all(Alignment::is_still);
+    if !codes_alone && !bases.bases().is_empty() && need_place && !still {
+        found = each(
+            blocks,
+            options.threads,
+            || encode::Searcher::new(bases, options),
+            |searcher, i| searcher.block(i, image, &layout),
+        );
+        let mut pairs: Vec<Vec<(u64, u32)>> = vec![Vec::new(); alignments.len()];
+        for (i, block) in found.iter().enumerate() {
+            for (j, f) in block.iter().enumerate() {
+                if let Some(best) = f.best[0]
+                    && let Some(list) = bases.position(best.base).and_then(|b| pairs.get_mut(b))
+                {
+                    list.push(((i * BLOCK + j) as u64, best.page));
+                }
+            }
+        }
+        for ((alignment, base), pairs) in alignments.iter_mut().zip(bases.bases()).zip(&pairs) {
+            alignment.learn(pairs, image, &layout, &base.image, &base.layout);
+        }
+    }
+    let alignments = &alignments;
+    let out: Vec<BlockOut> = each(
+        blocks,
+        options.threads,
+        || Encoder::new(image, &layout, bases, alignments, options),
+        |encoder, i| encoder.block(i, found.get(i).map(Vec::as_slice)),
+    );
+    Ok(assemble(image, bases, alignments, out, attachments))
+}
+
+/// Runs `work` for 0..n on some threads, each with a state of its own, and gives the results in order.
+pub(super) fn each<S, T: Send>(
+    n: usize,
+    threads: usize,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> T + Sync,
+) -> Vec<T> {
+    let threads = threads.clamp(1, n.max(1));
+    if threads == 1 {
+        let mut state = state();
+        return (0..n).map(|i| work(&mut state, i)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(n));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut state = state();
+                let mut own = Vec::new();
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= n {
+                        break;
+                    }
+                    own.push((i, work(&mut state, i)));
+                }
+                results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, t)| t).collect()
+}
+
+fn assemble(
+    image: &Image,
+    bases: &BaseSet,
+    alignments: &[Alignment],
+    out: Vec<BlockOut>,
+    attachments: Vec<Attachment>,
+) -> Packed {
+    let mut report = Report {
+        pages: image.pages(),
+        image_bytes: image.bytes(),
+        by_base: vec![0; alignments.len()],
+        ..Report::default()
+    };
+    let mut blocks = Vec::with_capacity(out.len());
+    let mut methods = [Part::default(); Method::ALL.len()];
+    for block in out {
+        for e in &block.entries {
+            let part = &mut methods[e.method as usize];
+            part.pages += 1;
+            part.bytes += u64::from(e.length);
+            if e.method.needs_base() {
+                report.referring += 1;
+                if let Some(n) = report.by_base.get_mut(e.base.0 as usize) {
+                    *n += 1;
+                }
+            }
+        }
+        report.matched += block.matched;
+        report.placed += block.placed;
+        report.cut_short += block.cut_short;
+        let mut table = Vec::with_capacity(block.entries.len() * 12);
+        file::write_table(&block.entries, &mut table);
+        report.table_bytes += table.len() as u64;
+        report.patch_bytes += block.patches.len() as u64;
+        blocks.push((table, block.patches));
+    }
+    for (method, part) in Method::ALL.iter().zip(methods) {
+        if part.pages > 0 {
+            report.methods.insert(method.name(), part);
+        }
+    }
+    let files = image.files();
+    let ends = files.iter().skip(1).map(|f| f.first).chain([image.pages()]);
+    let manifest = Manifest {
+        files: files
+            .iter()
+            .zip(ends)
+            .map(|(f, end)| PagesEntry { name: f.name.clone(), pages: end - f.first })
+            .collect(),
+        bases: bases
+            .bases()
+            .iter()
+            .map(|b| BaseEntry { name: b.image.name().into(), pages: b.image.pages(), digest: b.digest })
+            .collect(),
+        blocks: Vec::new(),
+        moves: alignments.iter().enumerate().flat_map(|(i, a)| moves(i as u32, a)).collect(),
+        attachments,
+        parent: image.parent_link().map(|p| p.as_os_str().as_encoded_bytes().to_vec()),
+        raw: image.folder().is_none(),
+    };
+    report.shifts = manifest.moves.iter().map(|m| m.gaps.len() as u64).sum();
+    let file = file::write(image.pages(), &blocks, manifest);
+    report.file_bytes = file.len() as u64;
+    Packed { file, report }
+}
+
+/// The relocations of a base: a run of its pages each, all of one process.
+fn moves(base: u32, alignment: &Alignment) -> Vec<MoveEntry> {
+    let mut out: Vec<MoveEntry> = Vec::new();
+    let mut last = None;
+    for (n, process) in alignment.processes().iter().enumerate() {
+        if last == Some(*process) {
+            if let (Some(m), Some(_)) = (out.last_mut(), alignment.relocation(n as u32)) {
+                m.pages += 1;
+            }
+        } else if let Some(relocation) = alignment.relocation(n as u32) {
+            out.push(MoveEntry::new(base, n as u64, 1, relocation));
+        }
+        last = Some(*process);
+    }
+    out
+}
+
+/// The checkpoint's files that hold no pages.
+fn attachments(image: &Image) -> Result<Vec<Attachment>, ImageError> {
+    let Some(folder) = image.folder() else { return Ok(Vec::new()) };
+    let io = |file: String| move |source| ImageError::Io { file, source };
+    let mut out = Vec::new();
+    for name in folder.list().map_err(io(folder.name()))? {
+        if image.files().iter().any(|f| f.name == name) {
+            continue;
+        }
+        if let Some(blob) = folder.open(&name).map_err(io(folder.name_of(&name)))? {
+            out.push(Attachment { bytes: blob.bytes().to_vec(), name });
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+//! From a dedup file back to pages.
+//!
+//! Base pages are asked for in runs, a block's worth at a time, through [`BasePages`]: the same node's memory, a TCP
+//! connection and one-sided reads can all serve them. Every page is compared with its checksum before it is given out. A
+//! wrong base, a flipped bit, a run that is missing end in an error that names the page; never in wrong memory.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::file::{BLOCK, BaseEntry, DedupFile, Entry, FileError};
+use super::image::Image;
+use super::pack::digest;
+use super::patch::{Codecs, DecodeError, Method};
+use super::{Page, ZERO_PAGE, as_pages_mut, checksum};
+use crate::units::PAGE_BYTES;
+
+/// Adjacent pages of a base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The base, by its position in the dedup file.
+    pub base: u32,
+    /// Number of the first page.
+    pub first: u32,
+    /// How many, at least one.
+    pub pages: u32,
+}
+
+/// A run that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("pages {} to {} of base {}: {reason}", run.first, run.first + run.pages - 1, run.base)]
+pub struct FetchError {
+    /// The run.
+    pub run: Run,
+    /// Why.
+    pub reason: String,
+}
+
+/// Whoever has the base pages.
+pub trait BasePages: Sync {
+    /// Gives the pages of every run, in order. They may lie in the provider's own memory or be written to
+    /// `scratch`, which the caller keeps for the next call. A slice of the wrong length counts as missing.
+    ///
+    /// # Errors
+    /// The first run that cannot be had.
+    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Vec<Page>) -> Result<Vec<&'a [Page]>, FetchError>;
+}
+
+/// Base pages in open images.
+pub struct LocalBases<'a> {
+    /// By position in the dedup file; `None` where the base is not at hand.
+    images: Vec<Option<&'a Image>>,
+}
+
+/// The bases a dedup file needs are not those at hand.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file} needs the base {name} ({pages} pages, digest {digest:016x}), which is not among the {given} given; give it with --base"
+)]
+pub struct NoSuchBase {
+    /// The dedup file.
+    pub file: String,
+    /// How the base was called when the file was written.
+    pub name: String,
+    /// Its pages.
+    pub pages: u64,
+    /// What it is known by.
+    pub digest: u64,
+    /// Number of images given.
+    pub given: usize,
+}
+
+impl<'a> LocalBases<'a> {
+    /// The images by position, unchecked: a wrong one is found page by page.
+    pub fn new(images: &[&'a Image]) -> Self {
+        Self { images: images.iter().map(|i| Some(*i)).collect() }
+    }
+
+    /// Finds each base of the file among some images by its digest.
+    ///
+    /// # Errors
+    /// The first base that is not among them.
+    pub fn matching(file: &DedupFile<'_>, images: &'a [Image]) -> Result<Self, NoSuchBase> {
+        let digests: Vec<u64> = images.iter().map(digest).collect();
+        let find = |b: &BaseEntry| {
+            let at = digests.iter().zip(images).position(|(d, i)| *d == b.digest && i.pages() == b.pages);
+            at.map(|i| Some(&images[i])).ok_or_else(|| NoSuchBase {
+                file: file.name().into(),
+                name: b.name.clone(),
+                pages: b.pages,
+                digest: b.digest,
+                given: images.len(),
+            })
+        };
+        Ok(Self { images: file.manifest().bases.iter().map(find).collect::<Result<_, _>>()? })
+    }
+}
+
+impl BasePages for LocalBases<'_> {
+    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Vec<Page>) -> Result<Vec<&'a [Page]>, FetchError> {
+        let missing = |run: &Run, reason: &str| FetchError { run: *run, reason: reason.into() };
+        let image = |run: &Run| {
+            let image = self.images.get(run.base as usize).copied().flatten();
+            image.ok_or_else(|| missing(run, "no such base"))
+        };
+        let mut split = false;
+        for run in runs {
+            let image = image(run)?;
+            if u64::from(run.first) + u64::from(run.pages) > image.pages() {
+                return Err(missing(run, &format!("{} has only {} pages", image.name(), image.pages())));
+            }
+            split |= image.run(run.first.into(), run.pages.into()).len() < run.pages as usize;
+        }
+        if !split {
+            return runs.iter().map(|r| Ok(image(r)?.run(r.first.into(), r.pages.into()))).collect();
+        }
+        // A run over the border of two pages files: copy.
+        scratch.clear();
+        for run in runs {
+            let image = image(run)?;
+            scratch.extend((run.first..run.first + run.pages).filter_map(|n| image.page(n.into())));
+        }
+        let mut rest: &[Page] = scratch;
+        let mut out = Vec::with_capacity(runs.len());
+        for run in runs {
+            let (head, tail) = rest.split_at_checked(run.pages as usize).ok_or_else(|| missing(run, "it is gone"))?;
+            out.push(head);
+            rest = tail;
+        }
+        Ok(out)
+    }
+}
+
+/// Why an image cannot be restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    /// The dedup file is damaged.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Base pages could not be had.
+    #[error("{file}, pages {first} to {last}: {source}")]
+    Fetch {
+        /// The dedup file.
+        file: String,
+        /// First page of the block that needed them.
+        first: u64,
+        /// Its last page.
+        last: u64,
+        /// The run and why.
+        source: FetchError,
+    },
+    /// A patch is no patch.
+    #[error("{file}, page {page} ({place}): its {} patch is damaged: {source}", method.name())]
+    Patch {
+        /// The dedup file.
+        file: String,
+        /// Number of the page.
+        page: u64,
+        /// Pages file and offset.
+        place: String,
+        /// How it is stored.
+        method: Method,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// A page came out that is not the one that went in.
+    #[error(
+        "{file}, page {page} ({place}): what its {} patch restores{against} does not have the page's checksum; the patch is damaged or the base is another one", method.name()
+    )]
+    Page {
+        /// The dedup file.
+        file: String,
+        /// Number of the page.
+        page: u64,
+        /// Pages file and offset.
+        place: String,
+        /// How it is stored.
+        method: Method,
+        /// Against which base page; empty without one.
+        against: String,
+    },
+    /// The output has another size.
+    #[error("{file} holds {pages} pages; the memory given has room for {room}")]
+    Room {
+        /// The dedup file.
+        file: String,
+        /// Its pages.
+        pages: u64,
+        /// Whole pages in the memory given.
+        room: u64,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The memory of one thread that unpacks.
+#[derive(Default)]
+struct Worker {
+    codecs: Codecs,
+    scratch: Vec<Page>,
+    relocated: Vec<u8>,
+}
+
+/// The base pages of a block as runs, by base and number.
+fn runs(entries: &[Entry]) -> Vec<Run> {
+    let mut pages: Vec<(u32, u32)> = entries.iter().filter(|e| e.method.needs_base()).map(|e| e.base).collect();
+    pages.sort_unstable();
+    let mut out: Vec<Run> = Vec::new();
+    for (base, page) in pages {
+        match out.last_mut() {
+            Some(r) if r.base == base && page - r.first < r.pages => {}
+            Some(r) if r.base == base && page - r.first == r.pages => r.pages += 1,
+            _ => out.push(Run { base, first: page, pages: 1 }),
+        }
+    }
+    out
+}
+
+impl Worker {
+    /// Restores block `i` into `out`, which has its pages.
+    fn block(
+        &mut self,
+        file: &DedupFile<'_>,
+        bases: &dyn BasePages,
+        i: usize,
+        out: &mut [Page],
+    ) -> Result<(), UnpackError> {
+        let first = (i * BLOCK) as u64;
+        let (entries, mut patches) = file.block(i)?;
+        let runs = runs(&entries);
+        let fetch = |source| UnpackError::Fetch {
+            file: file.name().into(),
+            first,
+            last: first + entries.len() as u64 - 1,
+            source,
+        };
+        let fetched = bases.fetch(&runs, &mut self.scratch).map_err(fetch)?;
+        for (j, run) in runs.iter().enumerate() {
+            let have = fetched.get(j).map_or(0, |pages| pages.len());
+            if have != run.pages as usize {
+                return Err(fetch(FetchError { run: *run, reason: format!("{have} pages came") }));
+            }
+        }
+        let find = |base: (u32, u32)| -> Option<&Page> {
+            let at = runs.partition_point(|r| (r.base, r.first) <= base).checked_sub(1)?;
+            fetched.get(at)?.get((base.1 - runs.get(at)?.first) as usize)
+        };
+        for (j, (e, page)) in entries.iter().zip(out).enumerate() {
+            let patch;
+            (patch, patches) = patches.split_at_checked(e.length as usize).unwrap_or((&[], patches));
+            if e.method == Method::Zero {
+                *page = ZERO_PAGE;
+                continue;
+            }
+            let mut base = if e.method.needs_base() { find(e.base) } else { None };
+            if let (Some(plain), Some(relocation)) = (base, file.relocation(e.base.0, e.base.1)) {
+                self.relocated.clear();
+                self.relocated.extend_from_slice(plain);
+                if let Some(copy) = as_pages_mut(&mut self.relocated).first_mut() {
+                    relocation.apply(copy);
+                }
+                base = super::as_pages(&self.relocated).first();
+            }
+            let number = first + j as u64;
+            if let Err(source) = self.codecs.decode(e.method, patch, base, page) {
+                let (file, place, method) = (file.name().to_string(), place(file, number), e.method);
+                return Err(UnpackError::Patch { file, page: number, place, method, source });
+            }
+            if checksum(page) != e.checksum {
+                return Err(wrong(file, number, e));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pages file and offset of a page.
+fn place(file: &DedupFile<'_>, mut page: u64) -> String {
+    for f in &file.manifest().files {
+        if page < f.pages {
+            return format!("{}, offset {}", f.name, page * PAGE_BYTES as u64);
+        }
+        page -= f.pages;
+    }
+    "past the end".into()
+}
+
+fn wrong(file: &DedupFile<'_>, page: u64, e: &Entry) -> UnpackError {
+    let against = if e.method.needs_base() {
+        let name = file.manifest().bases.get(e.base.0 as usize).map_or("", |b| &b.name);
+        format!(" against page {} of base {name}", e.base.1)
+    } else {
+        String::new()
+    };
+    UnpackError::Page { file: file.name().into(), page, place: place(file, page), method: e.method, against }
+}
+
+/// Restores all pages into memory of the caller's, verified. On an error the memory holds anything.
+///
+/// # Errors
+/// The error of the first block that has one.
+pub fn unpack(
+    file: &DedupFile<'_>,
+    bases: &dyn BasePages,
+    threads: usize,
+    out: &mut [Page],
+) -> Result<(), UnpackError> {
+    if out.len() as u64 != file.pages() {
+        return Err(UnpackError::Room { file: file.name().into(), pages: file.pages(), room: out.len() as u64 });
+    }
+    let blocks: Mutex<Vec<(usize, &mut [Page])>> = Mutex::new(out.chunks_mut(BLOCK).enumerate().rev().collect());
+    first_error(threads, |worker| {
+        let Some((i, pages)) = blocks.lock().unwrap_or_else(PoisonError::into_inner).pop() else { return Ok(None) };
+        worker.block(file, bases, i, pages).map(|()| Some(i)).map_err(|e| (i, e))
+    })
+}
+
+/// Restores all pages and gives each block (number of its first page, its pages) to `give`; several threads call it at once, in no
+/// order.
+///
+/// # Errors
+/// The error of the first block that has one, of unpacking or of `give`.
+pub fn unpack_blocks(
+    file: &DedupFile<'_>,
+    bases: &dyn BasePages,
+    threads: usize,
+    give: impl Fn(u64, &[Page]) -> Result<(), UnpackError> + Sync,
+) -> Result<(), UnpackError> {
+    let next = AtomicUsize::new(0);
+    let buffers: Mutex<Vec<Vec<Page>>> = Mutex::new(Vec::new());
+    first_error(threads, |worker| {
+        let i = next.fetch_add(1, Ordering::Relaxed);
+        if i >= file.blocks() {
+            return Ok(None);
+        }
+        let first = (i * BLOCK) as u64;
+        let pages = (file.pages() - first).min(BLOCK as u64) as usize;
+        let spare = buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = spare.unwrap_or_else(|| vec![ZERO_PAGE; BLOCK]);
+        let done = worker.block(file, bases, i, &mut buffer[..pages]).and_then(|()| give(first, &buffer[..pages]));
+        buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        done.map(|()| Some(i)).map_err(|e| (i, e))
+    })
+}
+
+/// Calls `step` from some threads until it has no more (`None`) or fails; of several errors the one of the first block.
+fn first_error(
+    threads: usize,
+    step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, UnpackError)> + Sync,
+) -> Result<(), UnpackError> {
+    let run = || {
+        let mut worker = Worker::default();
+        loop {
+            match step(&mut worker) {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(e) => return Some(e),
+            }
+        }
+    };
+    if threads <= 1 {
+        return run().map_or(Ok(()), |(_, e)| Err(e));
+    }
+    let errors = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().filter_map(|t| t.join().unwrap_or(None)).collect::<Vec<_>>()
+    });
+    errors.into_iter().min_by_key(|(i, _)| *i).map_or(Ok(()), |(_, e)| Err(e))
+}
+
+/// Writes the checkpoint back into a new or empty folder, byte for byte: its pages files, its other files, its link
+/// to a parent. A plain file of pages becomes the file `to` itself. On an error what was written so far stays and is
+/// not to be used.
+///
+/// # Errors
+/// As [`unpack`], and what the system refuses.
+pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to: &Path) -> Result<(), UnpackError> {
+    let io = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| UnpackError::Io { path, source }
+    };
+    let manifest = file.manifest();
+    if !manifest.raw {
+        fs::create_dir_all(to).map_err(io(to))?;
+        if fs::read_dir(to).map_err(io(to))?.next().is_some() {
+            let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the folder is not empty; give a new one");
+            return Err(UnpackError::Io { path: to.display().to_string(), source });
+        }
+    }
+    let mut outputs = Vec::new();
+    let mut first = 0;
+    for f in &manifest.files {
+        let path = if manifest.raw { to.to_path_buf() } else { to.join(&f.name) };
+        let output = File::create_new(&path).map_err(io(&path))?;
+        output.set_len(f.pages.saturating_mul(PAGE_BYTES as u64)).map_err(io(&path))?;
+        outputs.push((first, first + f.pages, output, path));
+        first += f.pages;
+    }
+    unpack_blocks(file, bases, threads, |number, pages| {
+        let end = number + pages.len() as u64;
+        for (first, past, output, path) in &outputs {
+            let (from, until) = (number.max(*first), end.min(*past));
+            if from < until {
+                let part = &pages[(from - number) as usize..(until - number) as usize];
+                output.write_all_at(part.as_flattened(), (from - first) * PAGE_BYTES as u64).map_err(io(path))?;
+            }
+        }
+        Ok(())
+    })?;
+    if manifest.raw {
+        return Ok(());
+    }
+    for a in &manifest.attachments {
+        let path = to.join(&a.name);
+        fs::write(&path, &a.bytes).map_err(io(&path))?;
+    }
+    if let Some(link) = &manifest.parent {
+        use std::os::unix::ffi::OsStrExt;
+        let path = to.join("parent");
+        std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(link), &path).map_err(io(&path))?;
+    }
+    Ok(())
+}
