@@ -12,7 +12,7 @@ use crate::error::quote;
 use crate::options::{MINUTE_MICROS, TraceOptions};
 use crate::report::{Oddity, ReadReport};
 use crate::table::Table;
-use crate::trace::{Arrival, Body, Function, Trace};
+use crate::trace::{Arrival, Body, Function, MemoryRow, Trace};
 
 /// Collects the events of a file.
 #[derive(Default)]
@@ -73,8 +73,11 @@ impl Events {
 
     /// Notes memory of a function; the largest counts.
     pub fn memory(&mut self, function: FunctionId, memory: Bytes) {
-        let slot = &mut self.functions[function.index()].memory;
-        *slot = (*slot).max(Some(memory));
+        let function = &mut self.functions[function.index()];
+        if function.memory < Some(memory) {
+            function.memory = Some(memory);
+            function.memory_row = Some(MemoryRow::constant(memory));
+        }
     }
 
     /// The trace: sorted, cut to the window.

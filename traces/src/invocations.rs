@@ -55,11 +55,22 @@ enum Role {
     Minute(u16),
 }
 
+impl Role {
+    fn minute(self) -> Option<u16> {
+        match self {
+            Self::Minute(minute) => Some(minute),
+            Self::Text(_) => None,
+        }
+    }
+}
+
 struct Layout {
     roles: Vec<Role>,
     names: Vec<String>,
     /// Minutes to keep, both included.
     wanted: (u16, u16),
+    /// Whether the minutes stand in rising order.
+    in_order: bool,
 }
 
 /// What is wrong, by line of the part.
@@ -109,10 +120,7 @@ pub(crate) fn parse(bytes: &[u8], path: &Path, wanted: (u16, u16), parts: usize)
         std::iter::once(first).chain(others).collect()
     });
 
-    let minutes = layout.roles.iter().filter_map(|role| match role {
-        Role::Minute(minute) => Some(*minute),
-        Role::Text(_) => None,
-    });
+    let minutes = layout.roles.iter().filter_map(|role| role.minute());
     let mut all = Invocations {
         columns: (minutes.clone().min().unwrap_or(1), minutes.max().unwrap_or(1)),
         ..Invocations::default()
@@ -176,10 +184,21 @@ fn layout(header: &[u8], path: &Path, wanted: (u16, u16)) -> Result<Layout, Trac
     if !seen_minute.contains(&true) {
         return Err(TraceError::line(path, 1, "there is no minute column", expected));
     }
-    Ok(Layout { roles, names, wanted })
+    let in_order = roles.iter().filter_map(|role| role.minute()).is_sorted();
+    Ok(Layout { roles, names, wanted, in_order })
+}
+
+fn line_end(bytes: &[u8], start: usize) -> usize {
+    memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length)
 }
 
 impl Bad {
+    /// The line that begins at `start` has too few or too many columns.
+    fn width(bytes: &[u8], start: usize, line: u64) -> Self {
+        let text = &bytes[start..line_end(bytes, start)];
+        Self { line, column: Err(text.split(|&byte| byte == b',').count()), problem: String::new(), mend: "" }
+    }
+
     fn at(self, path: &Path, lines_before: u64, layout: &Layout) -> TraceError {
         let line = lines_before + self.line;
         match self.column {
@@ -231,7 +250,7 @@ fn parse_part(bytes: &[u8], layout: &Layout) -> Result<(Invocations, u64), Bad> 
                     let length = memchr::memchr3(b',', b'\n', b'\r', &bytes[at..]);
                     let end = length.map_or(bytes.len(), |length| at + length);
                     if (bytes.get(end) == Some(&b',')) == last {
-                        return Err(diagnose(bytes, start, at, line, column, columns));
+                        return Err(Bad::width(bytes, start, line));
                     }
                     let Ok(value) = std::str::from_utf8(&bytes[at..end]) else {
                         return Err(Bad {
@@ -257,7 +276,7 @@ fn parse_part(bytes: &[u8], layout: &Layout) -> Result<(Invocations, u64), Bad> 
             }
             at += 1;
         }
-        if columns > 1 && !out_of_order_free(&layout.roles) {
+        if !layout.in_order {
             let from = out.rows.last().map_or(0, |before| before.end);
             out.cells[from..].sort_unstable_by_key(|cell| cell.0);
         }
@@ -267,23 +286,14 @@ fn parse_part(bytes: &[u8], layout: &Layout) -> Result<(Invocations, u64), Bad> 
     Ok((out, line))
 }
 
-/// Whether the minute columns stand in rising order.
-fn out_of_order_free(roles: &[Role]) -> bool {
-    roles.is_sorted_by_key(|role| match role {
-        Role::Text(_) => 0,
-        Role::Minute(minute) => *minute,
-    })
-}
-
-/// Says what is wrong with a line, the cell at `from` being the first that did not fit.
+/// Says what is wrong with a line, the count at `from` being the first that did not fit.
 fn diagnose(bytes: &[u8], start: usize, from: usize, line: u64, column: usize, columns: usize) -> Bad {
-    let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
-    let text = bytes[start..end].trim_ascii_end();
-    let have = text.split(|&byte| byte == b',').count();
+    let end = line_end(bytes, start);
     let cell = bytes[from.min(end)..end].split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
     let whole = !cell.is_empty() && cell.iter().all(u8::is_ascii_digit);
-    if have != columns && (whole && cell.len() <= 9 || cell.is_empty()) {
-        return Bad { line, column: Err(have), problem: String::new(), mend: "" };
+    let width = Bad::width(bytes, start, line);
+    if width.column != Err(columns) && (cell.is_empty() || whole && cell.len() <= 9) {
+        return width;
     }
     let (problem, mend) = if cell.is_empty() {
         ("the cell is empty".to_owned(), "write 0 where nothing was invoked")

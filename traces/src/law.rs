@@ -61,6 +61,25 @@ pub struct RunRow {
     pub percentiles: [f64; 7],
 }
 
+impl RunRow {
+    /// The row of these executions, or of `count` like them; sorts them. Percentiles are nearest ranks.
+    pub(crate) fn of_runs(runs: &mut [Duration], count: u64) -> Self {
+        runs.sort_unstable();
+        let n = runs.len().max(1);
+        let at = |share: f64| {
+            let rank = ((share * n as f64).ceil() as usize).clamp(1, n);
+            runs.get(rank - 1).map_or(0.0, |run| run.as_millis_f64())
+        };
+        Self {
+            average: runs.iter().map(|run| run.as_millis_f64()).sum::<f64>() / n as f64,
+            count,
+            minimum: at(0.0),
+            maximum: at(1.0),
+            percentiles: [0.0, 0.01, 0.25, 0.50, 0.75, 0.99, 1.0].map(at),
+        }
+    }
+}
+
 /// One of the six segments: microseconds as a function of the probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Segment {

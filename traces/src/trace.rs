@@ -80,6 +80,13 @@ pub struct MemoryRow {
     pub percentiles: [f64; 8],
 }
 
+impl MemoryRow {
+    /// Of something that always takes this much.
+    pub fn constant(memory: Bytes) -> Self {
+        Self { samples: 1, average: memory.as_mb(), percentiles: [memory.as_mb(); 8] }
+    }
+}
+
 /// A function of the trace; its position in [`Trace::functions`] is its [`FunctionId`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Function {

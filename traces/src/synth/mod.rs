@@ -127,21 +127,20 @@ fn lay_out(plan: &Plan, runs: &[RunRow], memory: &[MemoryRow], minutes: u32, see
             });
         }
     }
-    for (day, first) in days.iter_mut().zip(std::iter::once(true).chain(std::iter::repeat(false))) {
-        let mut seen = vec![false; apps.len()];
-        if !first {
-            continue;
-        }
-        for function in &plan.functions {
-            if !std::mem::replace(&mut seen[function.app], true) {
-                day.memory.push(MemoryEntry {
-                    owner: owners[function.app].clone(),
-                    app: apps[function.app].clone(),
-                    name: String::new(),
-                    row: memory[function.app],
-                    line: day.memory.len() as u64 + 2,
-                });
-            }
+    // Memory is recorded on the first day; on the others it is the same.
+    let mut seen = vec![false; apps.len()];
+    for function in &plan.functions {
+        let app = function.app;
+        if let Some(first) = days.first_mut()
+            && !std::mem::replace(&mut seen[app], true)
+        {
+            first.memory.push(MemoryEntry {
+                owner: owners[app].clone(),
+                app: apps[app].clone(),
+                name: String::new(),
+                row: memory[app],
+                line: first.memory.len() as u64 + 2,
+            });
         }
     }
     days

@@ -118,24 +118,25 @@ fn triggers(invocations: &[f64], total: f64, days: f64, rng: &mut Xoshiro256Plus
     lacking[TIMER] -= (0..n).filter(|&i| on_step(i)).map(|i| invocations[i]).sum::<f64>();
 
     let mut chosen: Vec<Option<usize>> = vec![None; n];
-    let mut take = |i: usize, kind: usize, quota: &mut [usize]| {
-        chosen[i] = Some(kind);
-        quota[kind] = quota[kind].saturating_sub(1);
-    };
     for i in (0..n).filter(|&i| on_step(i)) {
         if quota[TIMER] > 0 {
-            take(i, TIMER, &mut quota);
+            chosen[i] = Some(TIMER);
+            quota[TIMER] -= 1;
         }
     }
     for i in (0..n).rev() {
-        if invocations[i] <= (1440.0 * days).max(1.0) {
+        if invocations[i] <= (1440.0 * days).max(1.0) + 1e-6 {
             break;
+        }
+        if chosen[i].is_some() {
+            continue;
         }
         let kind =
             (0..TRIGGERS.len()).filter(|&kind| quota[kind] > 0).max_by(|&a, &b| lacking[a].total_cmp(&lacking[b]));
         if let Some(kind) = kind {
             lacking[kind] -= invocations[i];
-            take(i, kind, &mut quota);
+            chosen[i] = Some(kind);
+            quota[kind] -= 1;
         }
     }
     let mut left: Vec<usize> = (0..TRIGGERS.len()).flat_map(|kind| std::iter::repeat_n(kind, quota[kind])).collect();
@@ -147,40 +148,43 @@ fn triggers(invocations: &[f64], total: f64, days: f64, rng: &mut Xoshiro256Plus
 /// The app of each function, and how many apps there are.
 fn apps(n: usize, rng: &mut Xoshiro256PlusPlus) -> (Vec<usize>, usize) {
     let apps = ((n as f64 / MEAN_APP_SIZE).round() as usize).clamp(1, n);
+    let [one, two, three, ten] = APP_SIZES.map(|point| point.1);
+    let place = |i: usize| (i as f64 + 0.5) / apps as f64;
+    // The smallest size of the class that an app's place puts it in.
+    let least = |i: usize| match place(i) {
+        q if q < one => 1,
+        q if q < two => 2,
+        q if q < three => 3,
+        q if q < ten => 4,
+        _ => 11,
+    };
     let mut sizes: Vec<usize> = (0..apps)
-        .map(|i| {
-            let q = (i as f64 + 0.5) / apps as f64;
-            let [one, two, three, ten] = APP_SIZES.map(|point| point.1);
-            if q < one {
-                1
-            } else if q < two {
-                2
-            } else if q < three {
-                3
-            } else if q < ten {
-                // Four to ten, the small ones more often.
-                4 + (7.0 * ((q - three) / (ten - three)).powf(1.5)) as usize
-            } else {
-                (11.0 * ((1.0 - q) / (1.0 - ten)).powf(-0.25)) as usize
-            }
+        .map(|i| match (least(i), place(i)) {
+            // Four to ten, the small ones more often; then a tail of Pareto's kind.
+            (4, q) => 4 + (7.0 * ((q - three) / (ten - three)).powf(2.5)) as usize,
+            (11, q) => (11.0 * ((1.0 - q) / (1.0 - ten)).powf(-0.2)) as usize,
+            (size, _) => size,
         })
         .collect();
-    // The sum is made exact at the largest apps, whose sizes are the least known.
+    // The sum is made exact from the largest apps down, inside their classes as far as that goes.
     let mut sum: usize = sizes.iter().sum();
-    let mut at = apps;
-    while sum != n {
-        at = if at == 0 { apps - 1 } else { at - 1 };
-        if sum < n {
-            sizes[at] += 1;
-            sum += 1;
-            if at * 20 < apps * 19 {
-                at = apps;
-            }
-        } else if sizes[at] > 1 {
-            sizes[at] -= 1;
-            sum -= 1;
-            if at * 20 < apps * 19 && sizes[apps - 1] > 11 {
-                at = apps;
+    let tail = (0..apps).filter(|&i| least(i) == 11).count().max(1);
+    let mut turn = 0;
+    while sum < n {
+        sizes[apps - 1 - turn % tail] += 1;
+        sum += 1;
+        turn += 1;
+    }
+    for in_class in [true, false] {
+        let mut changed = true;
+        while sum > n && changed {
+            changed = false;
+            for (i, size) in sizes.iter_mut().enumerate().rev() {
+                if sum > n && *size > if in_class { least(i) } else { 1 } {
+                    *size -= 1;
+                    sum -= 1;
+                    changed = true;
+                }
             }
         }
     }
@@ -247,7 +251,7 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
             become_periodic.push(members[app][0]);
             periodic_left -= 1;
         } else if free && bursty_left > 0 && sum(app) >= 8 {
-            let most = (sum(app) as f64).sqrt().min(8.0);
+            let most = (sum(app) as f64).sqrt().min(6.0);
             styles[app] = Style::Bursty(rng.random_range(1.5f64.min(most)..=most));
             bursty_left -= 1;
         }
@@ -258,7 +262,7 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
             members[app].iter().filter(|&&i| functions[i].period.is_some()).map(|&i| functions[i].invocations).sum();
         let free = styles[app] == Style::Smooth && by_clock > 0 && !head(app);
         if bursty_left > 0 && free && sum(app) >= 20 && by_clock * 4 <= sum(app) {
-            styles[app] = Style::Bursty(8.0);
+            styles[app] = Style::Bursty(6.0);
             bursty_left -= 1;
         }
     }
