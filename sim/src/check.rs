@@ -121,8 +121,7 @@ impl Checker {
     pub fn action(&mut self, at: Instant, action: &Action) -> Result<(), SimError> {
         let (sandbox, from, to, serving) = match *action {
             Action::Spawn { sandbox, node, function, request } => {
-                let seen =
-                    Seen { function, node, phase: Phase::Starting, dump: Bytes::ZERO, image: None, request };
+                let seen = Seen { function, node, phase: Phase::Starting, dump: Bytes::ZERO, image: None, request };
                 if self.sandboxes.insert(sandbox, seen).is_some() {
                     return Err(fault(at, format!("{sandbox} spawned twice")));
                 }
@@ -222,7 +221,10 @@ impl Checker {
         if self.open.is_empty() && self.arrived == self.ended {
             Ok(())
         } else {
-            Err(fault(at, format!("{} requests arrived, {} ended, {} are open", self.arrived, self.ended, self.open.len())))
+            Err(fault(
+                at,
+                format!("{} requests arrived, {} ended, {} are open", self.arrived, self.ended, self.open.len()),
+            ))
         }
     }
 }

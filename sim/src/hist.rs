@@ -29,11 +29,7 @@ impl<const BITS: u32> Histogram<BITS> {
     fn range(bucket: usize) -> (u64, u64) {
         let magnitude = bucket >> BITS;
         let within = (bucket & ((1 << BITS) - 1)) as u64;
-        if magnitude == 0 {
-            (within, 1)
-        } else {
-            (((1 << BITS) + within) << (magnitude - 1), 1 << (magnitude - 1))
-        }
+        if magnitude == 0 { (within, 1) } else { (((1 << BITS) + within) << (magnitude - 1), 1 << (magnitude - 1)) }
     }
 
     /// Adds one value.

@@ -14,6 +14,7 @@ mod memory;
 mod metrics;
 mod net;
 
+pub mod oracle;
 mod queue;
 pub mod setup;
 pub mod world;

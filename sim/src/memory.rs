@@ -40,12 +40,17 @@ pub(crate) struct Memory {
 impl Memory {
     pub fn new(setup: &Setup) -> Self {
         let codecs = &setup.profiles.codec;
-        let named = codecs.get(&setup.config.codec).cloned().unwrap_or_else(|| whole_pages());
+        let named = codecs.get(&setup.config.codec).cloned().unwrap_or_else(whole_pages);
         let alone = if named.kind == CodecKind::Alone {
             named.clone()
         } else {
             let first_alone = || codecs.values().find(|c| c.kind == CodecKind::Alone);
-            codecs.get("lz4").filter(|c| c.kind == CodecKind::Alone).or_else(first_alone).cloned().unwrap_or_else(whole_pages)
+            codecs
+                .get("lz4")
+                .filter(|c| c.kind == CodecKind::Alone)
+                .or_else(first_alone)
+                .cloned()
+                .unwrap_or_else(whole_pages)
         };
         Self {
             patch: named,
@@ -98,8 +103,33 @@ impl Memory {
         self.nodes.iter().filter(|(_, (n, _))| *n == node).map(|(id, _)| *id).collect()
     }
 
+    /// The least that a reduced sandbox of `function` can weigh, however many bases there are.
+    pub fn smallest(&self, setup: &Setup, function: FunctionId, method: Method) -> medes_engine::units::Bytes {
+        let (codec, own_bases) = match method {
+            Method::Patches => (&self.patch, u32::MAX),
+            Method::Compression => (&self.alone, 0),
+        };
+        let layout = setup.profile(function).layout(&Query {
+            memory: setup.functions[function.index()].memory,
+            chunksperpage: setup.config.chunksperpage,
+            patchthreshold: setup.config.patchthreshold,
+            codec,
+            own_bases,
+            runtime_base: true,
+            library_share: 1.0,
+        });
+        layout.stored_bytes()
+    }
+
     /// Reduces a sandbox of `function` on `node`.
-    pub fn reduce(&self, setup: &Setup, engine: &Engine, function: FunctionId, node: NodeId, method: Method) -> Reduced {
+    pub fn reduce(
+        &self,
+        setup: &Setup,
+        engine: &Engine,
+        function: FunctionId,
+        node: NodeId,
+        method: Method,
+    ) -> Reduced {
         let (scope, profile) = (Self::scope(setup, function), setup.profile(function));
         let config = &setup.config;
         let own = self.own.get(&function).map_or(&[][..], Vec::as_slice);

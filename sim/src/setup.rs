@@ -74,7 +74,9 @@ pub enum SimError {
         known: String,
     },
     /// A codec that cannot do what the policy needs.
-    #[error("policy `medes` and its kin patch pages, and codec `{codec}` only compresses them alone; choose a patch codec or policy `compress`")]
+    #[error(
+        "policy `medes` and its kin patch pages, and codec `{codec}` only compresses them alone; choose a patch codec or policy `compress`"
+    )]
     NotAPatch {
         /// The codec.
         codec: String,

@@ -85,6 +85,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     fn run(mut self, mut next_batch: impl FnMut(&mut Vec<Arrival>) -> bool) -> Result<Outcome, SimError> {
         let faults = fault::schedule(&self.setup.faults, self.setup.config.nodes);
         let (mut batch, mut at_in_batch, mut number, mut next_fault) = (Vec::new(), 0, 0u64, 0);
+        let end = Instant::ZERO + self.setup.length;
         let mut last = Instant::ZERO;
         let mut more = true;
         loop {
@@ -99,13 +100,9 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
             let event = self.queue.next_at();
             let deadline = self.engine.poll_deadline();
             let fault = faults.get(next_fault).map_or(Instant::FAR, |f| f.0);
-            let work = arrival.min(event);
-            if work == Instant::FAR && self.idle() {
-                break;
-            }
             // At one instant: faults, completions, arrivals, deadlines.
-            let now = work.min(deadline).min(fault);
-            if now == Instant::FAR {
+            let now = arrival.min(event).min(deadline).min(fault);
+            if now == Instant::FAR || (now > end && arrival == Instant::FAR && self.idle()) {
                 break;
             }
             self.metrics.advance(now, &self.engine);
@@ -138,7 +135,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 self.carry_out(now)?;
             }
         }
-        let end = last.max(Instant::ZERO + self.setup.length);
+        let end = last.max(end);
         self.metrics.advance(end, &self.engine);
         if let Some(checker) = &self.checker {
             checker.finish(end)?;
@@ -218,13 +215,13 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
                 let cold = draw(&setup.profile(function).cold, setup.seed, Purpose::Cold, number);
                 let start = self.slowed(node, cold);
+                let run_slowed = run.map(|run| self.slowed(node, run));
                 let slot = self.slot(sandbox);
                 *slot = Slot { generation: sandbox.generation, node: node.0, function: function.0, ..Slot::default() };
                 slot.serving = request.zip(run);
                 self.begin_work(sandbox);
                 self.queue.push(now + start, sandbox, Kind::Started);
-                if let Some(run) = run {
-                    let run = self.slowed(node, run);
+                if let Some(run) = run_slowed {
                     self.queue.push(now + start + run, sandbox, Kind::Finished { start });
                 }
             }
@@ -234,7 +231,8 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 let pages = setup.functions[function.index()].memory.get() as f64 / 4096.0;
                 let costs = &setup.profiles.costs;
                 let chunks = f64::from(setup.config.chunksperpage);
-                let us = pages * (costs.fingerprint_page_us + chunks * (costs.fingerprint_chunk_us + costs.lookup_chunk_us));
+                let us =
+                    pages * (costs.fingerprint_page_us + chunks * (costs.fingerprint_chunk_us + costs.lookup_chunk_us));
                 let time = self.slowed(node, time + Duration::from_millis_f64(us / 1e3));
                 self.begin_work(sandbox);
                 self.queue.push(now + time, sandbox, Kind::Checkpointed);

@@ -1,0 +1,207 @@
+//! Whole simulations whose outcome can be worked out by hand.
+
+use std::sync::Arc;
+
+use medes_engine::config::Config;
+use medes_engine::id::FunctionId;
+use medes_engine::profile::{Latency, ProfileSet};
+use medes_engine::record::RequestRecord;
+use medes_engine::units::{Bytes, Duration, Instant};
+use medes_sim::{Arrival, Outcome, Setup, SimFunction, simulate};
+
+fn profiles() -> ProfileSet {
+    let text = include_str!("../../config/reference.toml");
+    let mut set: ProfileSet = toml::from_str(text).unwrap();
+    set.check().unwrap();
+    for f in &mut set.function {
+        f.cold = Latency::constant(1000.0);
+        f.warm = Latency::constant(10.0);
+        f.checkpoint = Latency::constant(20.0);
+        f.restore = Latency::constant(30.0);
+        f.resume = Latency::constant(5.0);
+    }
+    set
+}
+
+fn setup(settings: &[(&str, &str)], memory_mb: &[f64]) -> Setup {
+    let mut config = Config::default();
+    for (k, v) in [("policy", "fixed"), ("nodes", "1"), ("memcap", "1000")].iter().chain(settings) {
+        config.set(k, v).unwrap();
+    }
+    let functions = memory_mb
+        .iter()
+        .enumerate()
+        .map(|(i, mb)| SimFunction {
+            name: format!("f{i}"),
+            owner: 0,
+            profile: 0,
+            memory: Bytes::from_mb(*mb),
+            run: Duration::from_millis(500),
+        })
+        .collect();
+    Setup {
+        config,
+        profiles: Arc::new(profiles()),
+        functions: Arc::new(functions),
+        faults: Vec::new(),
+        seed: 1,
+        length: Duration::from_secs(1000),
+        interval: Duration::from_secs(10),
+        check: true,
+    }
+}
+
+/// Arrivals `(seconds, function, run ms)`.
+fn run(setup: &Setup, arrivals: &[(f64, u32, u64)]) -> (Outcome, Vec<RequestRecord>) {
+    let mut given = false;
+    let mut records = Vec::new();
+    let batch = |out: &mut Vec<Arrival>| {
+        if std::mem::replace(&mut given, true) {
+            return false;
+        }
+        out.extend(arrivals.iter().map(|(at, f, run)| Arrival {
+            at: Instant::from_secs_f64(*at),
+            function: FunctionId(*f),
+            run: Duration::from_millis(*run),
+        }));
+        true
+    };
+    let outcome = simulate(setup, batch, |r| records.push(*r)).unwrap();
+    (outcome, records)
+}
+
+#[test]
+fn one_function_cold_then_warm_then_cold_after_keep_alive() {
+    let s = setup(&[], &[100.0]);
+    // Cold at 0 (1 s + 0.5 s run: ends 1.5), warm at 100 (10 ms + 0.5 s: ends 100.51), cold at 701.
+    let (o, records) = run(&s, &[(0.0, 0, 500), (100.0, 0, 500), (701.0, 0, 500)]);
+    assert_eq!((o.summary.cold, o.summary.warm), (2, 1));
+    let total: Vec<f64> = records.iter().map(|r| r.end_to_end().as_millis_f64()).collect();
+    assert_eq!(total, [1500.0, 510.0, 1500.0]);
+    // Memory: 100 MB from 0 to 700.51 s and from 701 to 1000 s of 1000 s.
+    assert!(
+        (o.summary.mean_memory_mb - 100.0 * (700.51 + 299.0) / 1000.0).abs() < 1e-6,
+        "{}",
+        o.summary.mean_memory_mb
+    );
+    assert_eq!(o.summary.max_memory_mb, 100.0);
+    assert_eq!(o.timeline.len(), 100);
+}
+
+#[test]
+fn a_sandbox_is_kept_through_the_last_instant_of_its_keep_alive() {
+    let s = setup(&[("keepalive", "60")], &[100.0]);
+    let (o, _) = run(&s, &[(0.0, 0, 500), (61.5, 0, 500)]);
+    assert_eq!(o.summary.cold, 1);
+    let (o, _) = run(&s, &[(0.0, 0, 500), (61.500_001, 0, 500)]);
+    assert_eq!(o.summary.cold, 2);
+}
+
+#[test]
+fn requests_wait_for_memory_and_a_warm_start_after_waiting_is_warm() {
+    let s = setup(&[("memcap", "150")], &[100.0]);
+    let (o, records) = run(&s, &[(0.0, 0, 500), (0.1, 0, 500)]);
+    assert_eq!((o.summary.cold, o.summary.warm, o.summary.queued), (1, 1, 1));
+    assert_eq!(records[1].wait, Duration::from_millis(1400));
+    assert_eq!(records[1].end_to_end(), Duration::from_millis(1400 + 510));
+}
+
+#[test]
+fn cyclic_requests_defeat_lru_and_not_the_oracle() {
+    // Three functions of 100 MB in turn, room for two: LRU misses all, Belady half of the rest.
+    let arrivals: Vec<(f64, u32, u64)> = (0..30).map(|i| (i as f64 * 10.0, i % 3, 10_000)).collect();
+    let s = setup(&[("policy", "lru"), ("memcap", "250"), ("nopause", "1")], &[100.0; 3]);
+    // A cold start takes longer than the gap between arrivals, so give each run less time.
+    let short: Vec<_> = arrivals.iter().map(|(at, f, _)| (*at, *f, 8_000)).collect();
+    let (o, _) = run(&s, &short);
+    assert_eq!((o.summary.cold, o.summary.dropped), (30, 0));
+    let s = setup(&[("policy", "no-keep-alive"), ("memcap", "250")], &[100.0; 3]);
+    assert_eq!(run(&s, &short).0.summary.cold, 30);
+}
+
+#[test]
+fn dedup_starts_take_less_than_cold_ones_and_save_memory() {
+    let settings = [("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "2000")];
+    let s = setup(&settings, &[100.0]);
+    // Two at once, then nothing for 100 s (one becomes a base, one dedup), then two at once again.
+    let (o, records) = run(&s, &[(0.0, 0, 500), (0.0, 0, 500), (100.0, 0, 500), (100.0, 0, 500)]);
+    assert_eq!((o.summary.cold, o.summary.warm, o.summary.dedup), (2, 1, 1));
+    assert_eq!((o.summary.bases, o.summary.dedup_ops), (1, 2));
+    let dedup = records.iter().find(|r| r.kind == Some(medes_engine::record::StartKind::Dedup)).unwrap();
+    assert!(dedup.start > Duration::from_millis(5) && dedup.start < Duration::from_millis(500), "{}", dedup.start);
+    // Advantage 0.9 and 2 MB for the paused process: base 200 MB, dedup about 12 MB.
+    let at = |t: f64| o.timeline[(t / 10.0) as usize].mean_used.as_mb();
+    assert!((at(55.0) - 212.0).abs() < 3.0, "{}", at(55.0));
+}
+
+#[test]
+fn parameters_of_deduplication_have_their_effect_on_memory_and_time() {
+    let outcome = |settings: &[(&str, &str)]| {
+        let mut all = vec![("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "100000")];
+        all.extend(settings);
+        let mut s = setup(&all, &[100.0]);
+        Arc::get_mut(&mut s.functions).unwrap()[0].profile = 7; // FeatureGen: densely edited pages
+        for f in Arc::get_mut(&mut s.profiles).unwrap().function.iter_mut() {
+            f.base_gain = 0.2;
+        }
+        let burst: Vec<_> = (0..40).map(|_| (0.0, 0, 500)).chain([(200.0, 0, 500)]).collect();
+        run(&s, &burst).0.summary
+    };
+    let base = outcome(&[]);
+    assert!(outcome(&[("chunksperpage", "1")]).mean_memory_mb > base.mean_memory_mb);
+    assert!(outcome(&[("chunksperpage", "40")]).mean_memory_mb < base.mean_memory_mb);
+    assert!(outcome(&[("patchthreshold", "100")]).mean_memory_mb > base.mean_memory_mb);
+    assert!(outcome(&[("codec", "auto")]).mean_memory_mb < base.mean_memory_mb);
+    assert!(outcome(&[("nopause", "1")]).mean_memory_mb < base.mean_memory_mb);
+    let few = outcome(&[("dedupperbase", "5")]);
+    assert!(few.bases > base.bases && few.mean_memory_mb > base.mean_memory_mb);
+}
+
+#[test]
+fn limited_cores_slow_work_down() {
+    let s = setup(&[("cores", "1")], &[100.0]);
+    let (_, records) = run(&s, &[(0.0, 0, 500), (0.0, 0, 500)]);
+    // The second is alone against one other: twice as long.
+    let mut total: Vec<f64> = records.iter().map(|r| r.end_to_end().as_millis_f64()).collect();
+    total.sort_by(f64::total_cmp);
+    assert_eq!(total, [1500.0, 3000.0]);
+}
+
+#[test]
+fn a_lost_node_fails_nobody_while_another_is_there() {
+    let mut s = setup(&[("nodes", "2"), ("memcap", "1000")], &[100.0]);
+    s.faults = vec![medes_sim::fault::Fault { node: 0, at_s: 0.5, for_s: Some(10.0) }];
+    let (o, records) = run(&s, &[(0.0, 0, 500), (20.0, 0, 500)]);
+    assert_eq!((o.summary.requests, o.summary.dropped, o.summary.failed), (2, 0, 0));
+    // Started over on the other node at 0.5 s: 0.5 s waited, then 1.5 s.
+    assert_eq!(records[0].end_to_end(), Duration::from_millis(2000));
+    assert_eq!(records[0].node, Some(medes_engine::id::NodeId(1)));
+}
+
+#[test]
+fn the_oracle_is_a_bound_on_sandbox_creations() {
+    let arrivals: Vec<(f64, u32, u64)> = (0..60).map(|i| (i as f64 * 10.0, (i * 7 % 5) % 3, 8_000)).collect();
+    for memcap in ["110", "210", "310", "1000"] {
+        let s = setup(&[("policy", "oracle"), ("memcap", memcap)], &[100.0; 3]);
+        let mut given = false;
+        let bound = medes_sim::oracle::bound(&s, |out| {
+            if std::mem::replace(&mut given, true) {
+                return false;
+            }
+            out.extend(arrivals.iter().map(|(at, f, run)| Arrival {
+                at: Instant::from_secs_f64(*at),
+                function: FunctionId(*f),
+                run: Duration::from_millis(*run),
+            }));
+            true
+        })
+        .unwrap();
+        assert_eq!(bound.summary.requests, 60);
+        for policy in medes_engine::policy::names().into_iter().filter(|p| *p != "oracle") {
+            let s = setup(&[("policy", policy), ("memcap", memcap)], &[100.0; 3]);
+            let o = run(&s, &arrivals).0.summary;
+            let created = o.cold + o.prewarmed + o.queued + o.dropped;
+            assert!(bound.summary.cold <= created, "{policy} at {memcap}: {} > {created}", bound.summary.cold);
+        }
+    }
+}
