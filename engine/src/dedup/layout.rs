@@ -93,7 +93,7 @@ impl Layout {
                 }
             }
             // Never zero: that is for words of zeros.
-            (last.class ^ word % PAGE) | 1 << 63
+            (last.class ^ (word % PAGE)) | (1 << 63)
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod index;
 pub mod layout;
 pub mod pack;
 pub mod patch;
+pub mod scan;
 pub mod unpack;
 pub mod zero;
 

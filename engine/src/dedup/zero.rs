@@ -34,7 +34,7 @@ pub fn first_nonzero(page: &Page, from: usize) -> Option<usize> {
             return Some(at + (word.trailing_zeros() / 8) as usize);
         }
         at += 16;
-        while at % BLOCK == 0 && at + BLOCK <= page.len() {
+        while at.is_multiple_of(BLOCK) && at + BLOCK <= page.len() {
             let Some(block) = page[at..].first_chunk::<BLOCK>() else { break };
             if !block_is_zero(block) {
                 break;

@@ -293,7 +293,7 @@ impl Image {
     pub fn raw(name: &str, blob: Blob) -> Result<Self, ImageError> {
         let bytes = blob.bytes().len() as u64;
         let pages = bytes / PAGE;
-        if bytes % PAGE != 0 {
+        if !bytes.is_multiple_of(PAGE) {
             return Err(ImageError::PagesLength { file: name.into(), bytes, pages: pages + 1 });
         }
         Ok(Self {

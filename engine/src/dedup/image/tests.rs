@@ -94,7 +94,8 @@ fn pages_are_numbered_and_placed() {
 
 #[test]
 fn errors_name_file_and_offset() {
-    let says = |change: &dyn Fn(&mut BTreeMap<String, Arc<Vec<u8>>>), what: &[&str]| {
+    type Files = BTreeMap<String, Arc<Vec<u8>>>;
+    let says = |change: &dyn Fn(&mut Files), what: &[&str]| {
         let mut files = checkpoint();
         change(&mut files);
         let message = read(&files).err().expect("must be refused").to_string();

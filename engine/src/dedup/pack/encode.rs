@@ -108,7 +108,7 @@ struct Chosen<'a> {
 /// A page as it lies in its image, or a changed copy.
 enum Content<'a> {
     Plain(&'a Page),
-    Relocated(Page),
+    Relocated(Box<Page>),
 }
 
 impl Chosen<'_> {
@@ -185,7 +185,7 @@ impl<'a> Encoder<'a> {
         let page = match self.alignments.get(base)?.relocation(number) {
             None => Content::Plain(page),
             Some(relocation) => {
-                let mut page = *page;
+                let mut page = Box::new(*page);
                 relocation.apply(&mut page);
                 Content::Relocated(page)
             }

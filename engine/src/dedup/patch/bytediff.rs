@@ -111,7 +111,7 @@ fn differs_portable(a: &Page, b: &Page, mask: &mut Mask) {
         for (i, (x, y)) in words.enumerate() {
             let x = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
             // The top bit of every byte that is not zero, gathered into one byte.
-            let top = ((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f | x) & 0x8080_8080_8080_8080;
+            let top = (((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f) | x) & 0x8080_8080_8080_8080;
             *bits |= ((top >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
         }
     }

@@ -40,9 +40,8 @@ fn pair() -> impl Strategy<Value = (Page, Page)> {
         };
         for (at, seed, length) in edits {
             let bytes = noise(seed);
-            for i in 0..length.min(PAGE_BYTES - at) {
-                page[at + i] = bytes[i];
-            }
+            let length = length.min(PAGE_BYTES - at);
+            page[at..at + length].copy_from_slice(&bytes[..length]);
         }
         (page, base)
     })
