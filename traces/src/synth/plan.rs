@@ -38,6 +38,9 @@ pub(crate) struct Plan {
 
 /// Periods of timers in minutes: those that divide a day.
 const PERIODS: [u32; 16] = [1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440];
+/// Of the perfectly regular apps this share has a single function; the rest comes about by chance, mostly from
+/// a timer of every minute beside functions that are hardly ever invoked.
+const ALONE: f64 = 0.8;
 /// The busiest share of functions, whose invocations are set by [`TOP`].
 const HEAD: f64 = 0.01;
 
@@ -212,6 +215,37 @@ fn set_period(function: &mut Planned, minutes: u32) {
     };
 }
 
+/// Exchanges timers that are alone in their app with other functions of larger apps, until no more apps than
+/// published are perfectly regular.
+fn part_timers(functions: &mut [Planned], members: &mut [Vec<usize>]) {
+    let sum = |app: &Vec<usize>| app.iter().map(|&i| functions[i].invocations).sum::<u64>();
+    let countable = members.iter().filter(|app| sum(app) >= 3).count() as f64;
+    let mut alone: Vec<usize> = (0..members.len())
+        .filter(|&app| match members[app][..] {
+            [i] => functions[i].period.is_some() && functions[i].invocations >= 3,
+            _ => false,
+        })
+        .collect();
+    let most = (countable * VARIATION[0].1 * ALONE) as usize;
+    let others: Vec<(usize, usize)> = (0..members.len())
+        .filter(|&app| members[app].len() > 1)
+        .flat_map(|app| (0..members[app].len()).map(move |place| (app, place)))
+        .filter(|&(app, place)| functions[members[app][place]].period.is_none())
+        .collect();
+    for (app, place) in others {
+        if alone.len() <= most {
+            break;
+        }
+        if let Some(single) = alone.pop() {
+            let (timer, other) = (members[single][0], members[app][place]);
+            members[single][0] = other;
+            members[app][place] = timer;
+            functions[timer].app = app;
+            functions[other].app = single;
+        }
+    }
+}
+
 /// A style for each app, such that the coefficients of variation are spread as published among the apps with
 /// at least three invocations (two gaps). Some functions become periodic on the way.
 fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshiro256PlusPlus) -> Vec<Style> {
@@ -219,6 +253,7 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
     for (i, function) in functions.iter().enumerate() {
         members[function.app].push(i);
     }
+    part_timers(functions, &mut members);
     let sum = |app: usize| -> u64 { members[app].iter().map(|&i| functions[i].invocations).sum() };
     let mut order: Vec<usize> = (0..apps).filter(|&app| sum(app) >= 3).collect();
     let countable = order.len() as f64;
@@ -240,7 +275,7 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
             }
         }
     }
-    let mut periodic_left = (countable * steady).round() as usize;
+    let mut periodic_left = (countable * steady * ALONE).round() as usize;
     let alone = |app: usize| members[app].len() == 1;
     let already = order.iter().filter(|&&app| alone(app) && timers(app)).count();
     periodic_left = periodic_left.saturating_sub(already);
@@ -262,7 +297,7 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
             members[app].iter().filter(|&&i| functions[i].period.is_some()).map(|&i| functions[i].invocations).sum();
         let free = styles[app] == Style::Smooth && by_clock > 0 && !head(app);
         if bursty_left > 0 && free && sum(app) >= 20 && by_clock * 4 <= sum(app) {
-            styles[app] = Style::Bursty(6.0);
+            styles[app] = Style::Bursty(4.0);
             bursty_left -= 1;
         }
     }
@@ -272,7 +307,8 @@ fn styles(functions: &mut [Planned], apps: usize, minutes: u32, rng: &mut Xoshir
     styles
 }
 
-/// Makes the sum exact, at the busiest functions that do not fire by the clock.
+/// Makes the sum exact: at the busiest functions that do not fire by the clock, and if those are too few, at
+/// some that do, which then no longer do.
 fn balance(functions: &mut [Planned], total: u64) {
     let sum: u64 = functions.iter().map(|function| function.invocations).sum();
     let mut more = total.saturating_sub(sum);
@@ -284,6 +320,15 @@ fn balance(functions: &mut [Planned], total: u64) {
         let give = less.min(function.invocations / 2);
         function.invocations -= give;
         less -= give;
+    }
+    for function in functions.iter_mut().rev() {
+        let give = less.min(function.invocations - 1);
+        if give > 0 || more > 0 {
+            function.invocations = function.invocations - give + more;
+            function.period = None;
+        }
+        less -= give;
+        more = 0;
     }
 }
 
