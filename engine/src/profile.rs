@@ -14,7 +14,9 @@
 //! edited page with `s` edits of together `b` bytes, placed at random, keeps a given chunk with
 //! probability `p = exp(-s (64 + b/s) / 4096)`; value sampling picks the same chunks in both pages where
 //! both have them, so the page is found with probability `1 - (1 - p)^k`. Its patch weighs
-//! `header + s * site + b * byte` bytes by the codec's figures; a patch over `patchthreshold` is not used.
+//! `header + s * site + b * byte` bytes by the codec's figures; a patch over `patchthreshold` is not used. Real edits are
+//! not random and real walks begin at a page's head: a group measured on dumps brings its own shares found by
+//! number of chunks ([`EditedPages::found`]), and they are used instead.
 //! A base of the function must exist for stable and edited pages, one with the runtime or the libraries
 //! for those. With `n` bases of the function the nearest one is closer: edits shrink by `n^-base_gain`.
 //!
@@ -76,7 +78,7 @@ pub struct PageShares {
 }
 
 /// A group of edited pages.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EditedPages {
     /// Share of the sandbox's pages.
@@ -85,6 +87,39 @@ pub struct EditedPages {
     pub sites: f64,
     /// Bytes that differ in a page, all edits together.
     pub bytes: f64,
+    /// Which share of these pages a fingerprint finds, measured, by rising number of chunks (between two of them
+    /// in proportion to the logarithm, beyond the ends as at the ends). Empty: by the formula for edits at random.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<Found>,
+}
+
+/// How often pages are found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// Chunks in the fingerprint.
+    pub chunks: u32,
+    /// Share of the pages, 0 to 1.
+    pub share: f64,
+}
+
+impl EditedPages {
+    /// Share of these pages that `chunks` chunks find, when edits are `closer` times as many.
+    fn found(&self, chunks: u32, closer: f64) -> f64 {
+        let measured = |at: &Found| at.share;
+        let after = self.found.partition_point(|f| f.chunks < chunks);
+        match (after.checked_sub(1).and_then(|i| self.found.get(i)), self.found.get(after)) {
+            (Some(below), Some(above)) => {
+                let log = |n: u32| f64::from(n.max(1)).ln();
+                let way = (log(chunks) - log(below.chunks)) / (log(above.chunks) - log(below.chunks)).max(1e-9);
+                measured(below) + way * (measured(above) - measured(below))
+            }
+            (Some(end), None) | (None, Some(end)) => measured(end),
+            (None, None) => {
+                1.0 - (1.0 - intact(self.sites * closer, self.bytes * closer)).powf(f64::from(chunks))
+            }
+        }
+    }
 }
 
 /// A function: its demands, its modelled times and its memory.
@@ -320,6 +355,7 @@ impl ProfileSet {
                     (owner.clone(), "edits.sites", e.sites, Range::NotNegative),
                     (owner.clone(), "edits.bytes", e.bytes, Range::NotNegative),
                 ]);
+                numbers.extend(e.found.iter().map(|f| (owner.clone(), "edits.found.share", f.share, Range::Share)));
             }
             for ratio in f.compressed.values() {
                 numbers.push((owner.clone(), "compressed", *ratio, Range::NotNegative));
@@ -475,8 +511,7 @@ impl FunctionProfile {
                     && patch <= f64::from(q.patchthreshold)
                     && patch < page
                     && alone.is_none_or(|bytes| patch < bytes);
-                let found =
-                    if usable { 1.0 - (1.0 - intact(sites, bytes)).powf(f64::from(q.chunksperpage)) } else { 0.0 };
+                let found = if usable { e.found(q.chunksperpage, closer) } else { 0.0 };
                 let n = pages * e.share;
                 out.patched += n * found;
                 out.patch_bytes += n * found * patch;
@@ -518,7 +553,7 @@ mod tests {
             runtime: "python".into(),
             libraries: vec!["numpy".into()],
             pages: PageShares { zero: 0.1, runtime: 0.2, library: 0.1, stable: 0.1, unique: 0.1 },
-            edits: vec![EditedPages { share: 0.4, sites: 8.0, bytes: 64.0 }],
+            edits: vec![EditedPages { share: 0.4, sites: 8.0, bytes: 64.0, found: Vec::new() }],
             compressed: BTreeMap::from([("zstd".into(), 0.3)]),
             base_gain: 0.0,
         }
@@ -574,6 +609,16 @@ mod tests {
         let mut gaining = f.clone();
         gaining.base_gain = 0.2;
         assert!(gaining.layout(&query(&codec, 5, 4)).stored < gaining.layout(&query(&codec, 5, 1)).stored);
+    }
+
+    #[test]
+    fn measured_shares_found_are_taken_as_they_are_and_between() {
+        let (mut f, codec) = (function(), patch_codec());
+        f.edits[0].found = vec![Found { chunks: 2, share: 0.2 }, Found { chunks: 8, share: 0.6 }];
+        let found = |k| f.layout(&query(&codec, k, 1)).patched / 4_000.0;
+        for (k, share) in [(1, 0.2), (2, 0.2), (4, 0.4), (8, 0.6), (64, 0.6)] {
+            assert!((found(k) - share).abs() < 1e-9, "{k}: {}", found(k));
+        }
     }
 
     #[test]

@@ -1,0 +1,289 @@
+//! `medes dedup model`: function profiles for the simulator, measured on dumps, and how well they predict.
+
+mod fit;
+mod measure;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use medes_engine::dedup::fingerprint::Sampling;
+use medes_engine::dedup::image::Image;
+use medes_engine::dedup::pack::{Choose, Coding, Options, pack};
+use medes_engine::dedup::patch::Method;
+use medes_engine::profile::{Codec, CodecKind, Costs, FunctionProfile, Latency, ProfileSet, Query};
+use medes_engine::units::Bytes;
+use serde::Serialize;
+
+use super::table::{Table, mb, percent};
+use super::{DumpArg, Output, SearchArgs, by_function, open};
+use measure::{KS, Measured};
+
+/// Arguments of `model`.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Dumps: [NAME=]PATH; at least two of each function
+    #[arg(required = true)]
+    dumps: Vec<DumpArg>,
+    /// The profile set to write (TOML); standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// A profile set to take times and network figures from, function by function by name
+    #[arg(long, value_name = "FILE")]
+    times: Option<PathBuf>,
+    /// Compare the predictions with what packing gives, for every number of chunks
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    search: SearchArgs,
+}
+
+/// Codecs that profiles hold: name, method in packing, kind, compression of pages without a patch.
+const CODECS: [(&str, Coding, CodecKind, Option<&str>); 6] = [
+    ("xdelta3", Coding::One(Method::Xdelta3), CodecKind::Patch, None),
+    ("zstd-prefix", Coding::One(Method::ZstdPrefix), CodecKind::Patch, None),
+    ("byte-diff", Coding::One(Method::ByteDiff), CodecKind::Patch, None),
+    ("auto", Coding::Auto { budget_ns: None }, CodecKind::Auto, Some("zstd")),
+    ("zstd", Coding::One(Method::Zstd), CodecKind::Alone, Some("zstd")),
+    ("lz4", Coding::One(Method::Lz4), CodecKind::Alone, Some("lz4")),
+];
+/// Codecs whose prediction is checked.
+const CHECKED: [&str; 3] = ["xdelta3", "auto", "zstd"];
+/// What the prediction may be off by, of the bytes saved.
+const TOLERANCE: f64 = 0.05;
+
+#[derive(Serialize)]
+struct Check {
+    function: String,
+    codec: &'static str,
+    chunks: u32,
+    saved_bytes: i64,
+    predicted_bytes: i64,
+    off: f64,
+    within: bool,
+}
+
+pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
+    let functions = by_function(open(&args.dumps)?);
+    for (name, images) in &functions {
+        if images.len() < 2 {
+            bail!("function {name}: one dump; a model needs two instances at least (a third to check it)");
+        }
+    }
+    let times = args.times.as_ref().map(|path| read(path)).transpose()?;
+    let others: Vec<(String, measure::PageSet)> =
+        functions.iter().map(|(n, i)| (n.clone(), measure::page_set(&i[0]))).collect();
+    let mut measured = Vec::new();
+    for (name, images) in &functions {
+        out.remark(&format!("{name}: measuring {} MB", mb(images[1].bytes())));
+        let others: Vec<_> = others.iter().filter(|(n, _)| n != name).map(|(_, set)| set).collect();
+        measured.push(measure::measure(&images[0], &images[1], &others, &args.search)?);
+    }
+    let set = assemble(args, &functions, &measured, times.as_ref());
+    set.check()?;
+    if args.check {
+        return check(args, &functions, &set, out);
+    }
+    let head = "# Function profiles measured on CRIU dumps by `medes dedup model`. Where the numbers come from: see `origin`.\n";
+    let text = head.to_string() + &toml::to_string(&set)?;
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            out.remark(&format!("wrote {}", path.display()));
+        }
+        None => print!("{text}"),
+    }
+    Ok(())
+}
+
+fn read(path: &std::path::Path) -> anyhow::Result<ProfileSet> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let set: ProfileSet = toml::from_str(&text).with_context(|| format!("{} is not a profile set", path.display()))?;
+    set.check()?;
+    Ok(set)
+}
+
+fn assemble(
+    args: &ModelArgs,
+    functions: &[(String, Vec<Image>)],
+    measured: &[Measured],
+    times: Option<&ProfileSet>,
+) -> ProfileSet {
+    let mut codec = BTreeMap::new();
+    for (name, _, kind, alone) in CODECS {
+        let mut c = Codec {
+            kind,
+            header_bytes: 0.0,
+            site_bytes: 0.0,
+            byte_factor: 0.0,
+            alone: alone.map(Into::into),
+            encode_us: mean(measured, |m| m.encode_us.get(name).copied()),
+            decode_us: mean(measured, |m| m.decode_us.get(name).copied()),
+        };
+        if kind != CodecKind::Alone {
+            let samples =
+                measured.iter().flat_map(|m| &m.samples).filter_map(|s| Some([s.sites, s.bytes, *s.patch.get(name)?]));
+            [c.header_bytes, c.site_bytes, c.byte_factor] = fit::patch_size(samples);
+        }
+        codec.insert(name.to_string(), c);
+    }
+    let costs = Costs {
+        fingerprint_page_us: mean(measured, |m| Some(m.fingerprint_page_us)),
+        fingerprint_chunk_us: mean(measured, |m| Some(m.fingerprint_chunk_us)),
+        lookup_chunk_us: mean(measured, |m| Some(m.lookup_chunk_us)),
+        copy_page_us: mean(measured, |m| Some(m.copy_page_us)),
+        run_pages: mean(measured, |m| Some(m.run_pages)).max(1.0),
+        network_latency_us: times.map_or(3.0, |t| t.costs.network_latency_us),
+        network_gbps: times.map_or(25.0, |t| t.costs.network_gbps),
+        read_post_us: times.map_or(0.5, |t| t.costs.read_post_us),
+        local_gbps: times.map_or(60.0, |t| t.costs.local_gbps),
+    };
+    let mut assumed = Vec::new();
+    let mut function = Vec::new();
+    for ((name, images), m) in functions.iter().zip(measured) {
+        let known = times.and_then(|t| t.function.iter().find(|f| f.name == *name));
+        if known.is_none() {
+            assumed.push(name.as_str());
+        }
+        let megabytes = images[1].bytes() as f64 / 1e6;
+        let latency = |of: fn(&FunctionProfile) -> Latency, median: f64| {
+            known.map_or(Latency { median_ms: median, p99_ms: 2.0 * median }, of)
+        };
+        function.push(FunctionProfile {
+            name: name.clone(),
+            keep_alive_s: known.map_or(600.0, |f| f.keep_alive_s),
+            exec_ms: known.map_or(100.0, |f| f.exec_ms),
+            memory_mb: round(megabytes, 3),
+            advantage: round(m.advantage, 3),
+            cold: latency(|f| f.cold, 500.0),
+            warm: latency(|f| f.warm, 1.0),
+            checkpoint: latency(|f| f.checkpoint, round(15.0 + 0.7 * megabytes, 1)),
+            restore: latency(|f| f.restore, round(10.0 + 0.6 * megabytes, 1)),
+            resume: latency(|f| f.resume, 5.0),
+            dump_ratio: 1.0,
+            paused_mb: known.map_or(1.0, |f| f.paused_mb),
+            runtime: m.runtime.clone(),
+            libraries: m.libraries.clone(),
+            pages: m.pages,
+            edits: m.edits.clone(),
+            compressed: m.compressed.clone(),
+            base_gain: 0.0,
+        });
+    }
+    let pointers = if args.search.no_relocate || args.search.paper { "left as they are" } else { "corrected" };
+    let times = match (times, assumed.as_slice()) {
+        (None, _) => "All times but those of fingerprints, lookups and codecs are assumed.".to_string(),
+        (Some(t), []) => format!("Other times and the network are those of profile set `{}`.", t.name),
+        (Some(t), some) => {
+            format!(
+                "Other times and the network are those of profile set `{}`; assumed for {}.",
+                t.name,
+                some.join(", ")
+            )
+        }
+    };
+    let stem =
+        args.output.as_ref().and_then(|p| p.file_stem()).map_or("model".into(), |s| s.to_string_lossy().into_owned());
+    ProfileSet {
+        name: stem,
+        origin: format!(
+            "CRIU dumps of {} functions, the second instance of each measured against the first: base pages by {}, {} hashes, pointers {pointers}. \
+             Shares, edits, shares found and compressed sizes are counted; patch sizes are a least-squares fit over all pages; codec times \
+             are means on the machine that wrote this. {times} One base was measured: base_gain 0 is assumed.",
+            functions.len(),
+            args.search.choose().name(),
+            args.search.hash().name(),
+        ),
+        costs,
+        codec,
+        function,
+    }
+}
+
+/// Mean over the functions that have the figure, to three digits after the point.
+fn mean(measured: &[Measured], of: impl Fn(&Measured) -> Option<f64>) -> f64 {
+    let values: Vec<f64> = measured.iter().filter_map(of).collect();
+    round(values.iter().sum::<f64>() / (values.len() as f64).max(1.0), 3)
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let unit = 10f64.powi(digits);
+    (value * unit).round() / unit
+}
+
+fn check(args: &ModelArgs, functions: &[(String, Vec<Image>)], set: &ProfileSet, out: &Output) -> anyhow::Result<()> {
+    let mut rows: Vec<Check> = Vec::new();
+    let mut seen = Vec::new();
+    for ((name, images), profile) in functions.iter().zip(&set.function) {
+        // An instance that the model has not seen, if there is one.
+        let image = images.get(2).unwrap_or(&images[1]);
+        if images.len() < 3 {
+            seen.push(name.as_str());
+        }
+        for chunks in KS {
+            let bases = args.search.bases(Sampling::ValueSampled, chunks, &images[..1])?;
+            for (codec, coding, ..) in CODECS.iter().filter(|c| CHECKED.contains(&c.0)) {
+                let choose: Choose = args.search.choose();
+                let options = Options {
+                    choose,
+                    coding: *coding,
+                    patch_threshold: args.search.patch_threshold,
+                    threads: args.search.threads,
+                };
+                let saved_bytes = pack(image, &bases, &options)?.report.saved_bytes();
+                let query = Query {
+                    memory: Bytes::new(image.bytes()),
+                    chunksperpage: chunks,
+                    patchthreshold: args.search.patch_threshold,
+                    codec: &set.codec[*codec],
+                    own_bases: 1,
+                    runtime_base: true,
+                    library_share: 1.0,
+                };
+                let stored = profile.layout(&query).stored_bytes().get();
+                let predicted_bytes = image.bytes().cast_signed() - stored.cast_signed();
+                let off = (predicted_bytes - saved_bytes) as f64 / (saved_bytes.abs() as f64).max(1.0);
+                let within = off.abs() <= TOLERANCE;
+                rows.push(Check { function: name.clone(), codec, chunks, saved_bytes, predicted_bytes, off, within });
+            }
+        }
+        out.remark(&format!("{name}: checked"));
+    }
+    let mut table = Table::new(
+        ["function".to_string(), "codec".into(), "saved %".into()].into_iter().chain(KS.iter().map(|k| format!("{k}"))),
+    );
+    for ((name, images), codec) in functions.iter().flat_map(|f| CHECKED.iter().map(move |c| (f, c))) {
+        let of: Vec<_> = rows.iter().filter(|r| r.function == *name && r.codec == *codec).collect();
+        let bytes = images.get(2).unwrap_or(&images[1]).bytes() as f64;
+        let at5 = of.iter().find(|r| r.chunks == 5).map_or(0.0, |r| r.saved_bytes as f64 / bytes);
+        let cells = of.iter().map(|r| format!("{:+.1}{}", 100.0 * r.off, if r.within { "" } else { "!" }));
+        table.row([name.clone(), codec.to_string(), percent(at5)].into_iter().chain(cells));
+    }
+    let outside: Vec<&Check> = rows.iter().filter(|r| !r.within).collect();
+    let mut text = format!(
+        "Prediction less packing, % of the bytes saved, by chunks a page (saved %: packed, at 5 chunks); !: over {:.0} %\n{}",
+        100.0 * TOLERANCE,
+        table.text()
+    );
+    text += &format!("{} of {} within {:.0} %.\n", rows.len() - outside.len(), rows.len(), 100.0 * TOLERANCE);
+    for r in &outside {
+        text += &format!("  {} {} at {} chunks: {}\n", r.function, r.codec, r.chunks, why(r));
+    }
+    if !seen.is_empty() {
+        text += &format!("Checked on the dump the model was made from (give a third): {}.\n", seen.join(", "));
+    }
+    out.print(&text, &rows)
+}
+
+/// The likely reason, by what the model leaves out.
+fn why(r: &Check) -> &'static str {
+    match (r.codec, r.off > 0.0) {
+        ("xdelta3", true) => {
+            "this instance shares fewer pages with the base than the one measured, or its patches are larger"
+        }
+        ("xdelta3", false) => "this instance shares more pages with the base than the one measured",
+        (_, true) => "pages without a patch compress worse than the mean page, which the model takes for them",
+        (_, false) => "pages without a patch compress better than the mean page, which the model takes for them",
+    }
+}
