@@ -1,0 +1,222 @@
+//! `medes`: the command line.
+//!
+//! Exit status: 0 done, 1 the run failed, 2 bad usage or input. Results go to standard output, everything else to standard error.
+
+mod doctor;
+mod experiment;
+mod explain;
+mod output;
+mod profiles;
+mod reference;
+mod report;
+mod run;
+mod store;
+mod trace_cmd;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use medes_traces::TraceSpec;
+
+use crate::experiment::{Experiment, Overrides, SHIPPED};
+use crate::output::Output;
+use crate::run::{INTERRUPTED, Inputs};
+use crate::store::Store;
+use crate::workload::Workload;
+
+/// The commit that the binary was built from.
+pub const VERSION: &str = env!("MEDES_COMMIT");
+
+/// Memory-efficient serverless: simulate function traces under a memory cap, compare policies, deduplicate memory.
+#[derive(Parser)]
+#[command(
+    name = "medes",
+    version,
+    after_help = "Start here:\n  medes run quickstart            a generated trace, six policies, three memory caps\n  \
+        medes run memcap --trace azure2019:FOLDER\n  medes explain                   every parameter, policy and strategy\n\n\
+        Exit status: 0 done, 1 the run failed, 2 bad usage or input."
+)]
+struct Cli {
+    /// Results as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes on standard error.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an experiment: a grid of parameters and seeds, in parallel, resumable.
+    #[command(
+        after_help = "Examples:\n  medes run quickstart\n  medes run experiments/memcap.toml --trace azure2019:azurefunctions-dataset2019 --set trace.days=[1]\n  \
+            medes run quickstart --set chunksperpage=1,5,20 --set policy=medes --seed 1 --seed 2\n  \
+            medes run my.toml --config path/to/medes/config      (controller.ini, agent.ini, cluster.json)\n\n\
+            A broken-off run (Ctrl-C, kill) continues where it stopped when the same command is given again."
+    )]
+    Run(RunArgs),
+    /// List the shipped experiments.
+    List,
+    /// Explain a parameter, policy, strategy or profile set; all of them without a name.
+    Explain {
+        /// What to explain.
+        name: Option<String>,
+    },
+    /// Say what this machine can do, and how to get what is missing.
+    Doctor,
+    /// Look at traces, sample, make and convert them.
+    #[command(subcommand)]
+    Trace(trace_cmd::TraceCmd),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// An experiment file, or the name of a shipped experiment (`medes list`).
+    #[arg(value_name = "FILE")]
+    experiment: String,
+    /// Set a parameter; several values make a grid. Also: seeds, profile, functions, request_rows, trace.KEY.
+    #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
+    set: Vec<String>,
+    /// The trace: azure-like, or azure2019:, azure2021:, invitro:, requests:, csv: and a path.
+    #[arg(long, value_name = "KIND:PATH")]
+    trace: Option<String>,
+    /// Seed, repeatable; replaces the experiment's list.
+    #[arg(long, value_name = "N")]
+    seed: Vec<u64>,
+    /// Cells run at once; default: one a core.
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Result folder; default: a folder under results/ that the same command finds again.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Folder with the reference's controller.ini, agent.ini, cluster.json; --set goes before them.
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    /// Let the outside checker prove that memory, references and requests add up (slow).
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    // A reader that closes the pipe (`| head`) ends the program quietly, as for other tools: writes go through `Output::print`.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let out = Output { json: cli.json, quiet: cli.quiet };
+    let done = match cli.command {
+        Command::Run(args) => run_experiment(args, &out),
+        Command::List => list(&out).map_err(Failure::Run),
+        Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
+        Command::Doctor => doctor::doctor(&out).map_err(Failure::Run),
+        Command::Trace(cmd) => trace_cmd::run(&cmd, &trace_cmd::Output { json: out.json, quiet: out.quiet }).map_err(Failure::Input),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "medes", &mut text);
+            out.print(String::from_utf8_lossy(&text).trim_end());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Run(e)) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Input(e)) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Which of the exit statuses an error means.
+enum Failure {
+    Run(anyhow::Error),
+    Input(anyhow::Error),
+}
+
+fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
+    let bad = Failure::Input;
+    let trace: Option<TraceSpec> = args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
+    let reference = args.config.as_deref().map(reference::read).transpose().map_err(bad)?.unwrap_or_default();
+    let overrides = Overrides { set: args.set, trace, seeds: args.seed, reference: reference.values.clone() };
+    let experiment = Experiment::load(&args.experiment, &overrides).map_err(bad)?;
+    let (mut profiles, mut profile_text) = profiles::load(&experiment.profile).map_err(bad)?;
+    reference.apply(&mut profiles);
+    profile_text.push_str(&format!("{:?}", reference.applications));
+    for note in &reference.notes {
+        out.warn(note);
+    }
+    let opened = medes_traces::open(&experiment.trace, &experiment.options).map_err(|e| bad(e.into()))?;
+    let workload = Workload::new(opened, experiment.functions, &profiles);
+    if workload.functions.is_empty() || workload.trace.requests() == 0 {
+        return Err(bad(anyhow::anyhow!("the trace {} has no request to serve; check its window", experiment.trace)));
+    }
+    let identity = run::trace_identity(&experiment).map_err(bad)?;
+    let folder = args.out.unwrap_or_else(|| report::default_folder(&experiment, &format!("{experiment:?} {identity} {profile_text}")));
+    let store = Store::open(&folder).map_err(Failure::Run)?;
+    if ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .is_err()
+    {
+        out.warn("Ctrl-C cannot be caught here: it ends the program at once; finished cells are kept all the same");
+    }
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
+    let inputs = Inputs {
+        experiment: &experiment,
+        profiles: Arc::new(profiles),
+        profile_text,
+        workload: &workload,
+        jobs,
+        check: args.check,
+    };
+    let finished = run::run(&inputs, &store, out).map_err(|e| match e.downcast_ref::<medes_sim::SimError>() {
+        Some(medes_sim::SimError::Check { .. }) | None => Failure::Run(e),
+        Some(_) => Failure::Input(e),
+    })?;
+    report::publish(&experiment, &workload, &finished, &store, reference.notes, out).map_err(Failure::Run)
+}
+
+fn list(out: &Output) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for (name, _) in SHIPPED {
+        let e = Experiment::load(name, &Overrides::default())?;
+        let cells = e.cells()?.len() * e.seeds.len();
+        rows.push((name, e.title, e.question, cells));
+    }
+    if out.json {
+        let rows: Vec<_> = rows.iter().map(|r| serde_json::json!({"name": r.0, "title": r.1, "question": r.2, "cells": r.3})).collect();
+        out.print(serde_json::to_string_pretty(&rows)?);
+    } else {
+        let head = ["experiment", "title", "question", "cells x seeds"].map(str::to_owned);
+        out.print(output::table(head, rows.into_iter().map(|r| vec![(*r.0).to_owned(), r.1, r.2, r.3.to_string()])));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

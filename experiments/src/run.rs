@@ -1,0 +1,312 @@
+//! Running the cells of an experiment: in parallel, each by itself, written as it ends.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration as Wall, Instant as Clock};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use medes_engine::policy::{self, Kind};
+use medes_engine::profile::ProfileSet;
+use medes_engine::units::Duration;
+use medes_sim::{Arrival, Outcome, Setup, simulate};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::experiment::{Cell, Experiment, RequestRows};
+use crate::output::{Output, thousands};
+use crate::store::{CellResult, Labels, Store};
+use crate::workload::Workload;
+
+/// Set by the first Ctrl-C.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Intervals of the timeline over a trace.
+const INTERVALS: u64 = 480;
+
+/// What a run needs beside the experiment.
+pub struct Inputs<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// Profile set, with its text for the cells' keys.
+    pub profiles: Arc<ProfileSet>,
+    /// Text that determines the profile set.
+    pub profile_text: String,
+    /// Trace and functions.
+    pub workload: &'a Workload,
+    /// Threads.
+    pub jobs: usize,
+    /// Whether the outside checker watches.
+    pub check: bool,
+}
+
+/// One cell with one seed.
+struct Job {
+    cell: Cell,
+    seed: u64,
+    key: String,
+    swept: BTreeMap<String, String>,
+}
+
+/// Cells with their keys, in the experiment's order, and how many were there before.
+pub struct Finished {
+    /// Results, in the order of cells and seeds.
+    pub cells: Vec<CellResult>,
+    /// Their keys.
+    pub keys: Vec<String>,
+    /// How many were found finished.
+    pub found: usize,
+}
+
+/// Runs what is not yet in the store.
+pub fn run(inputs: &Inputs<'_>, store: &Store, out: &Output) -> anyhow::Result<Finished> {
+    let jobs = jobs(inputs)?;
+    let results: Vec<Mutex<Option<CellResult>>> = jobs.iter().map(|j| Mutex::new(store.find(&j.key))).collect();
+    let todo: Vec<usize> = (0..jobs.len()).filter(|i| lock(&results[*i]).is_none()).collect();
+    let found = jobs.len() - todo.len();
+    if found > 0 {
+        out.say(format!("{found} of {} cells are there from an earlier run", jobs.len()));
+    }
+    let progress = Progress::new(inputs.workload.trace.requests() * todo.len() as u64, todo.len(), out);
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..inputs.jobs.clamp(1, todo.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(i) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if stopped(&failure) {
+                        return;
+                    }
+                    let job = &jobs[*i];
+                    match run_job(inputs, store, job, &progress, &|| stopped(&failure)) {
+                        Ok(result) => {
+                            progress.cell_done(job, &result);
+                            *lock(&results[*i]) = Some(result);
+                        }
+                        Err(e) => {
+                            let mut failure = lock(&failure);
+                            if failure.is_none() && !INTERRUPTED.load(Ordering::Relaxed) {
+                                *failure = Some(e.context(format!("cell {}", label(job))));
+                            }
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    progress.finish();
+    if let Some(e) = lock(&failure).take() {
+        return Err(e);
+    }
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("stopped; finished cells are kept: the same command continues");
+    }
+    let cells: Option<Vec<CellResult>> = results.iter().map(|r| lock(r).clone()).collect();
+    let Some(cells) = cells else { bail!("a cell ended without a result") };
+    Ok(Finished { cells, keys: jobs.into_iter().map(|j| j.key).collect(), found })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn stopped<E>(failure: &Mutex<Option<E>>) -> bool {
+    INTERRUPTED.load(Ordering::Relaxed) || lock(failure).is_some()
+}
+
+fn label(job: &Job) -> String {
+    let values: Vec<String> = job.cell.values.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    format!("{} seed={}", values.join(" "), job.seed)
+}
+
+fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
+    let e = inputs.experiment;
+    let swept_names = e.swept();
+    let trace = trace_identity(e)?;
+    let mut jobs = Vec::new();
+    for cell in e.cells()? {
+        for seed in &e.seeds {
+            let swept: BTreeMap<String, String> = cell
+                .values
+                .iter()
+                .filter(|(k, _)| swept_names.contains(k))
+                .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                .collect();
+            // All that determines the rows. `Debug` of the configuration lists every parameter with its value.
+            let identity = format!(
+                "{} {} {:?} {:?} {seed} {:?} {:?} {} {trace} {}",
+                env!("CARGO_PKG_VERSION"),
+                crate::VERSION,
+                cell.config,
+                swept,
+                e.functions,
+                e.faults,
+                e.request_rows,
+                inputs.profile_text,
+            );
+            let key = format!("{:016x}", xxh3_64(identity.as_bytes()));
+            jobs.push(Job { cell: cell.clone(), seed: *seed, key, swept });
+        }
+    }
+    Ok(jobs)
+}
+
+/// Names, sizes and times of the files behind a trace, and the choices for reading it.
+pub fn trace_identity(e: &Experiment) -> anyhow::Result<String> {
+    let mut files = Vec::new();
+    let path = &e.trace.path;
+    let mut add = |path: &Path| -> anyhow::Result<()> {
+        let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.push(format!("{} {} {:?}", path.display(), meta.len(), meta.modified().ok()));
+        Ok(())
+    };
+    if path.is_dir() {
+        let folder = std::fs::read_dir(path).with_context(|| format!("cannot read the folder {}", path.display()))?;
+        let mut paths: Vec<_> = folder.flatten().map(|f| f.path()).filter(|p| p.is_file()).collect();
+        paths.sort();
+        paths.iter().try_for_each(|p| add(p))?;
+    } else if !path.as_os_str().is_empty() {
+        add(path)?;
+    }
+    Ok(format!("{} {} {}", e.trace, serde_json::to_string(&e.options)?, files.join("\n")))
+}
+
+fn run_job(
+    inputs: &Inputs<'_>,
+    store: &Store,
+    job: &Job,
+    progress: &Progress,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<CellResult> {
+    let length = inputs.workload.trace.length;
+    let setup = Setup {
+        config: job.cell.config.clone(),
+        profiles: inputs.profiles.clone(),
+        functions: inputs.workload.functions.clone(),
+        faults: inputs.experiment.faults.clone(),
+        seed: job.seed,
+        length,
+        interval: Duration::from_secs((length.as_micros() / 1_000_000).div_ceil(INTERVALS).max(1)),
+        check: inputs.check,
+    };
+    let began = Clock::now();
+    let mut arrivals = inputs.workload.arrivals(job.seed);
+    let next_batch = |batch: &mut Vec<Arrival>| {
+        let before = batch.len();
+        let more = arrivals(batch) && !stop();
+        progress.add((batch.len() - before) as u64);
+        more
+    };
+    let bound = policy::entry(setup.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound));
+    let outcome: Outcome = match inputs.experiment.request_rows {
+        _ if bound => medes_sim::oracle::bound(&setup, next_batch)?,
+        RequestRows::None => simulate(&setup, next_batch, |_| {})?,
+        RequestRows::OneIn(n) => {
+            let names: Vec<String> = inputs.workload.functions.iter().map(|f| f.name.clone()).collect();
+            let labels = Labels::new(&setup.config, job.seed, job.swept.clone());
+            let mut rows = store.requests(&job.key, labels, &names)?;
+            let outcome = simulate(&setup, next_batch, |r| {
+                if r.request.0.is_multiple_of(n) {
+                    rows.add(r);
+                }
+            })?;
+            if !stop() {
+                rows.finish()?;
+            }
+            outcome
+        }
+    };
+    if stop() {
+        bail!("stopped");
+    }
+    let result = CellResult {
+        parameters: job.cell.values.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        swept: job.swept.clone(),
+        summary: outcome.summary,
+        functions: outcome.functions,
+        timeline: outcome.timeline,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    store.put(&job.key, &result)?;
+    Ok(result)
+}
+
+/// A bar where a person looks on, plain lines otherwise, nothing when quiet.
+struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    total_cells: usize,
+    cells: AtomicUsize,
+    requests: AtomicU64,
+    total: u64,
+    began: Clock,
+    spoke: Mutex<Clock>,
+}
+
+impl Progress {
+    fn new(total: u64, cells: usize, out: &Output) -> Self {
+        let person = std::io::stderr().is_terminal() && !out.quiet;
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        if person {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        let template = "{bar:30} {percent:>3} %  {human_pos} of {human_len} requests  {per_sec}  {eta} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        let now = Clock::now();
+        Self {
+            bar,
+            plain: !person && !out.quiet,
+            total_cells: cells,
+            cells: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            total,
+            began: now,
+            spoke: Mutex::new(now),
+        }
+    }
+
+    fn add(&self, requests: u64) {
+        self.bar.inc(requests);
+        let done = self.requests.fetch_add(requests, Ordering::Relaxed) + requests;
+        if self.plain {
+            let mut spoke = lock(&self.spoke);
+            if spoke.elapsed() >= Wall::from_secs(10) {
+                *spoke = Clock::now();
+                let seconds = self.began.elapsed().as_secs_f64();
+                let left = seconds * (self.total.saturating_sub(done)) as f64 / done.max(1) as f64;
+                eprintln!(
+                    "{} of {} requests, {} of {} cells, {:.1} M requests/s, about {left:.0} s left",
+                    thousands(done),
+                    thousands(self.total),
+                    self.cells.load(Ordering::Relaxed),
+                    self.total_cells,
+                    done as f64 / seconds / 1e6
+                );
+            }
+        }
+    }
+
+    fn cell_done(&self, job: &Job, _: &CellResult) {
+        let done = self.cells.fetch_add(1, Ordering::Relaxed) + 1;
+        self.bar.set_message(format!("cell {done} of {}: {}", self.total_cells, label(job)));
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+        let done = self.requests.load(Ordering::Relaxed);
+        if self.plain && done > 0 {
+            let seconds = self.began.elapsed().as_secs_f64();
+            eprintln!(
+                "{} requests in {} cells, {seconds:.1} s, {:.1} M requests/s",
+                thousands(done),
+                self.cells.load(Ordering::Relaxed),
+                done as f64 / seconds / 1e6
+            );
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The result folder: rows written cell by cell, found again by the next call of the same command.
+//!
+//! `cells/KEY.json` holds what one cell with one seed gave, `cells/KEY.parquet` its requests. A cell's key is the hash of all that
+//! determines its rows (parameters, seed, trace, profile set, version), so a finished cell is found whatever the grid
+//! around it, and a changed input never passes for the old one. Files appear under their name only once they are whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use medes_engine::record::{FunctionSummary, RequestRecord, Summary, TimelineSample};
+use medes_plots::CellData;
+use polars_core::prelude::{Column, DataFrame, NamedFrom, Series};
+use polars_io::SerReader;
+use polars_io::parquet::read::ParquetReader;
+use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
+use serde::{Deserialize, Serialize};
+
+/// Requests in one row group.
+const CHUNK: usize = 1 << 17;
+
+/// What one cell with one seed gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CellResult {
+    /// Every parameter that the experiment writes, with its value.
+    pub parameters: BTreeMap<String, String>,
+    /// The swept ones among them that have no column of their own.
+    pub swept: BTreeMap<String, String>,
+    /// Its row.
+    pub summary: Summary,
+    /// A row a function.
+    pub functions: Vec<FunctionSummary>,
+    /// The cluster over time.
+    pub timeline: Vec<TimelineSample>,
+    /// Wall time it took, seconds: for information, no part of any result.
+    pub seconds: f64,
+}
+
+impl CellResult {
+    /// For figures and report.
+    pub fn data(&self) -> CellData {
+        let summary = Summary { parameters: self.swept.clone(), ..self.summary.clone() };
+        CellData { summary, functions: self.functions.clone(), timeline: self.timeline.clone() }
+    }
+}
+
+/// A result folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens or makes the folder, and clears what a broken-off run left half-written.
+    pub fn open(root: &Path) -> anyhow::Result<Self> {
+        let cells = root.join("cells");
+        std::fs::create_dir_all(&cells).with_context(|| format!("cannot make the result folder {}", cells.display()))?;
+        for entry in std::fs::read_dir(&cells)?.flatten() {
+            if entry.path().extension().is_some_and(|e| e == "part") {
+                std::fs::remove_file(entry.path()).ok();
+            }
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, key: &str, extension: &str) -> PathBuf {
+        self.root.join("cells").join(format!("{key}.{extension}"))
+    }
+
+    /// A finished cell; one that cannot be read is run again.
+    pub fn find(&self, key: &str) -> Option<CellResult> {
+        let text = std::fs::read_to_string(self.path(key, "json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Where a cell's requests go while it runs.
+    pub fn requests(&self, key: &str, labels: Labels, names: &[String]) -> anyhow::Result<RequestWriter> {
+        RequestWriter::new(self.path(key, "requests.part"), self.path(key, "parquet"), labels, names)
+    }
+
+    /// Writes a finished cell.
+    pub fn put(&self, key: &str, result: &CellResult) -> anyhow::Result<()> {
+        // NaN (a percentile of nothing) is null in JSON and comes back as NaN.
+        let text = serde_json::to_string(result)?;
+        write_whole(&self.path(key, "json"), text.as_bytes())
+    }
+
+    /// `summary.csv`: a row a cell and seed.
+    pub fn summary(&self, cells: &[CellResult]) -> anyhow::Result<()> {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        let swept: Vec<String> = cells.first().map(|c| c.swept.keys().cloned().collect()).unwrap_or_default();
+        for (i, cell) in cells.iter().enumerate() {
+            let row = summary_row(&cell.summary)?;
+            if i == 0 {
+                out.write_record(row.keys().chain(&swept))?;
+            }
+            let values = row.values().map(cell_text).chain(swept.iter().map(|k| cell.swept.get(k).cloned().unwrap_or_default()));
+            out.write_record(values)?;
+        }
+        write_whole(&self.root.join("summary.csv"), &out.into_inner()?)
+    }
+
+    /// `functions.csv`: a row a cell, seed and function.
+    pub fn functions(&self, cells: &[CellResult]) -> anyhow::Result<()> {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        let swept: Vec<String> = cells.first().map(|c| c.swept.keys().cloned().collect()).unwrap_or_default();
+        let mut head: Vec<String> = ["policy", "memcap_mb", "nodes", "seed"].map(str::to_owned).to_vec();
+        head.extend(swept.iter().cloned());
+        for (i, (cell, f)) in cells.iter().flat_map(|c| c.functions.iter().map(move |f| (c, f))).enumerate() {
+            let serde_json::Value::Object(row) = serde_json::to_value(f)? else { continue };
+            if i == 0 {
+                head.extend(row.keys().cloned());
+                out.write_record(&head)?;
+            }
+            let s = &cell.summary;
+            let own = [s.policy.clone(), s.memcap_mb.to_string(), s.nodes.to_string(), s.seed.to_string()];
+            let swept = swept.iter().map(|k| cell.swept.get(k).cloned().unwrap_or_default());
+            out.write_record(own.into_iter().chain(swept).chain(row.values().map(cell_text)))?;
+        }
+        write_whole(&self.root.join("functions.csv"), &out.into_inner()?)
+    }
+
+    /// `timeline.parquet`: a row a cell, seed and interval.
+    pub fn timeline(&self, cells: &[CellResult]) -> anyhow::Result<()> {
+        let rows: Vec<(&CellResult, &TimelineSample)> =
+            cells.iter().flat_map(|c| c.timeline.iter().map(move |t| (c, t))).collect();
+        let mut columns = label_columns(&rows.iter().map(|(c, _)| labels_of(c)).collect::<Vec<_>>());
+        let float = |name: &str, pick: fn(&TimelineSample) -> f64| {
+            Column::from(Series::new(name.into(), rows.iter().map(|(_, t)| pick(t)).collect::<Vec<f64>>()))
+        };
+        let whole = |name: &str, pick: fn(&TimelineSample) -> u64| {
+            Column::from(Series::new(name.into(), rows.iter().map(|(_, t)| pick(t)).collect::<Vec<u64>>()))
+        };
+        columns.extend([
+            float("time_s", |t| t.at.as_secs_f64()),
+            float("mean_memory_mb", |t| t.mean_used.as_mb()),
+            float("max_memory_mb", |t| t.max_used.as_mb()),
+            whole("busy", |t| u64::from(t.busy)),
+            whole("warm", |t| u64::from(t.warm)),
+            whole("base", |t| u64::from(t.base)),
+            whole("dedup", |t| u64::from(t.dedup)),
+            whole("queued", |t| u64::from(t.queued)),
+            whole("arrivals", |t| t.arrivals),
+            whole("cold_starts", |t| t.cold),
+            whole("warm_starts", |t| t.warm_starts),
+            whole("dedup_starts", |t| t.dedup_starts),
+            whole("evictions", |t| t.evictions),
+        ]);
+        let mut frame = DataFrame::new(rows.len(), columns)?;
+        let path = self.root.join("timeline.parquet");
+        let part = path.with_extension("part");
+        writer(File::create(&part)?).finish(&mut frame)?;
+        std::fs::rename(part, path)?;
+        Ok(())
+    }
+
+    /// `requests.parquet`: the cells' requests, one after the other.
+    pub fn gather_requests(&self, keys: &[String]) -> anyhow::Result<()> {
+        let path = self.root.join("requests.parquet");
+        let part = path.with_extension("part");
+        let mut out = None;
+        for key in keys {
+            let cell = self.path(key, "parquet");
+            let Ok(file) = File::open(&cell) else { continue };
+            let frame = ParquetReader::new(file)
+                .finish()
+                .with_context(|| format!("cannot read {} back; delete it and run again", cell.display()))?;
+            let out = match &mut out {
+                Some(out) => out,
+                None => out.insert(writer(File::create(&part)?).batched(frame.schema())?),
+            };
+            let mut at = 0;
+            while at < frame.height() {
+                let mut rows = frame.slice(at as i64, CHUNK);
+                rows.align_chunks_par();
+                out.write_batch(&rows)?;
+                at += CHUNK;
+            }
+        }
+        match out {
+            Some(out) => {
+                out.finish()?;
+                std::fs::rename(part, path)?;
+            }
+            None => drop(std::fs::remove_file(path)),
+        }
+        Ok(())
+    }
+}
+
+fn writer(file: File) -> ParquetWriter<File> {
+    ParquetWriter::new(file).with_compression(ParquetCompression::Snappy)
+}
+
+/// Writes a file so that it is either not there or whole.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A summary as an ordered row.
+pub fn summary_row(summary: &Summary) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    match serde_json::to_value(summary)? {
+        serde_json::Value::Object(row) => Ok(row),
+        _ => Ok(serde_json::Map::new()),
+    }
+}
+
+fn cell_text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(s) => s.clone(),
+        serde_json::Value::Null => "NaN".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What tells a cell's rows from others' in a table of all.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    policy: String,
+    memcap_mb: f64,
+    nodes: u32,
+    seed: u64,
+    swept: BTreeMap<String, String>,
+}
+
+impl Labels {
+    /// Of a cell that is to be run.
+    pub fn new(config: &medes_engine::config::Config, seed: u64, swept: BTreeMap<String, String>) -> Self {
+        Self { policy: config.policy.to_owned(), memcap_mb: config.memcap.as_mb(), nodes: config.nodes, seed, swept }
+    }
+}
+
+fn labels_of(cell: &CellResult) -> Labels {
+    let s = &cell.summary;
+    Labels { policy: s.policy.clone(), memcap_mb: s.memcap_mb, nodes: s.nodes, seed: s.seed, swept: cell.swept.clone() }
+}
+
+fn label_columns(labels: &[Labels]) -> Vec<Column> {
+    let mut columns = vec![
+        Column::from(Series::new("policy".into(), labels.iter().map(|l| l.policy.as_str()).collect::<Vec<_>>())),
+        Column::from(Series::new("memcap_mb".into(), labels.iter().map(|l| l.memcap_mb).collect::<Vec<_>>())),
+        Column::from(Series::new("nodes".into(), labels.iter().map(|l| l.nodes).collect::<Vec<_>>())),
+        Column::from(Series::new("seed".into(), labels.iter().map(|l| l.seed).collect::<Vec<_>>())),
+    ];
+    let names: Vec<&String> = labels.first().map(|l| l.swept.keys().collect()).unwrap_or_default();
+    for name in names {
+        let values: Vec<&str> = labels.iter().map(|l| l.swept.get(name).map_or("", String::as_str)).collect();
+        columns.push(Column::from(Series::new(name.as_str().into(), values)));
+    }
+    columns
+}
+
+/// Writes the requests of one cell as they end.
+pub struct RequestWriter {
+    part: PathBuf,
+    path: PathBuf,
+    labels: Labels,
+    names: Vec<String>,
+    rows: Vec<RequestRecord>,
+    out: Option<polars_io::parquet::write::BatchedWriter<File>>,
+    failed: Option<anyhow::Error>,
+}
+
+impl RequestWriter {
+    fn new(part: PathBuf, path: PathBuf, labels: Labels, names: &[String]) -> anyhow::Result<Self> {
+        Ok(Self { part, path, labels, names: names.to_vec(), rows: Vec::with_capacity(CHUNK), out: None, failed: None })
+    }
+
+    /// Adds a request.
+    pub fn add(&mut self, record: &RequestRecord) {
+        self.rows.push(*record);
+        if self.rows.len() >= CHUNK
+            && let Err(e) = self.flush()
+        {
+            self.failed.get_or_insert(e);
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let rows = &self.rows;
+        let mut columns = label_columns(&vec![self.labels.clone(); rows.len()]);
+        let float = |name: &str, pick: &dyn Fn(&RequestRecord) -> f64| {
+            Column::from(Series::new(name.into(), rows.iter().map(pick).collect::<Vec<f64>>()))
+        };
+        let text = |name: &str, pick: &dyn Fn(&RequestRecord) -> Option<String>| {
+            Column::from(Series::new(name.into(), rows.iter().map(pick).collect::<Vec<Option<String>>>()))
+        };
+        columns.extend([
+            Column::from(Series::new("request".into(), rows.iter().map(|r| r.request.0).collect::<Vec<u64>>())),
+            text("function", &|r| self.names.get(r.function.index()).cloned()),
+            Column::from(Series::new("node".into(), rows.iter().map(|r| r.node.map(|n| n.0)).collect::<Vec<Option<u32>>>())),
+            float("arrived_s", &|r| r.arrived.as_secs_f64()),
+            text("outcome", &|r| Some(r.outcome.name().to_owned())),
+            text("start_kind", &|r| r.kind.map(|k| k.name().to_owned())),
+            float("wait_ms", &|r| r.wait.as_millis_f64()),
+            float("start_ms", &|r| r.start.as_millis_f64()),
+            float("run_ms", &|r| r.run.as_millis_f64()),
+            float("latency_ms", &|r| r.end_to_end().as_millis_f64()),
+        ]);
+        let frame = DataFrame::new(rows.len(), columns)?;
+        if self.out.is_none() {
+            self.out = Some(writer(File::create(&self.part)?).batched(frame.schema())?);
+        }
+        if let Some(out) = &mut self.out {
+            out.write_batch(&frame)?;
+        }
+        self.rows.clear();
+        Ok(())
+    }
+
+    /// Finishes the file.
+    ///
+    /// # Errors
+    /// Whatever went wrong in writing, then or now.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        self.flush()?;
+        if let Some(out) = self.out.take() {
+            out.finish()?;
+        }
+        std::fs::rename(&self.part, &self.path)
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
