@@ -262,12 +262,14 @@ fn written(output: &Output, trace: &Trace, kind: TraceKind, out: &Path, files: V
 }
 
 fn print(output: &Output, value: &Value, text: &str) -> Result<()> {
-    let mut to = std::io::stdout().lock();
-    if output.json {
-        serde_json::to_writer_pretty(&mut to, value)?;
-        writeln!(to)?;
-    } else if !output.quiet {
-        to.write_all(text.as_bytes())?;
+    let text = match output {
+        Output { json: true, .. } => serde_json::to_string_pretty(value)? + "\n",
+        Output { quiet: true, .. } => return Ok(()),
+        _ => text.to_owned(),
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output"),
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 //! come from the nearest day that has the function, else from `default_run_ms`; missing memory from
 //! `default_memory_mb`. Memory rows of several days are averaged by their number of samples.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use medes_engine::units::{Bytes, Duration};
@@ -47,6 +48,9 @@ pub(crate) struct MemoryEntry {
     pub row: MemoryRow,
     pub line: u64,
 }
+
+/// Invocations of a minute, which is held in memory while its arrivals are drawn.
+const MOST_A_MINUTE: u64 = 1_000_000_000;
 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
@@ -108,6 +112,16 @@ pub(crate) fn assemble(
 
     let minutes = window.first - 1..window.last;
     let (starts, cells) = by_minute(&tables, &ids, window);
+    for (minute, pair) in starts.windows(2).enumerate() {
+        let sum: u64 = cells[pair[0]..pair[1]].iter().map(|cell| u64::from(cell.count)).sum();
+        if sum > MOST_A_MINUTE {
+            return Err(TraceError::option(
+                "window",
+                format!("minute {} of {source} has {sum} invocations", window.first as usize + minute),
+                "a minute of all functions may have at most 1,000,000,000: choose others, or a sample",
+            ));
+        }
+    }
     let recorded = runs.recorded;
     let counts = Counts {
         spread: options.arrivals_in_minute,
@@ -182,9 +196,11 @@ pub(crate) fn minutes_of_day(window: Option<Window>, index: usize) -> (u16, u16)
 
 /// Cells of a day by function: one row a function, in the order of functions.
 struct DayCells<'a> {
-    /// Function, its cells in the window, and its invocations in the whole day.
-    rows: Vec<(u32, std::borrow::Cow<'a, [(u16, u32)]>, u64)>,
+    rows: Vec<DayRow<'a>>,
 }
+
+/// A function's cells in the window, and its invocations in the whole day.
+type DayRow<'a> = (u32, Cow<'a, [(u16, u32)]>, u64);
 
 impl<'a> DayCells<'a> {
     fn new(
@@ -195,7 +211,7 @@ impl<'a> DayCells<'a> {
     ) -> Self {
         let table = &day.invocations;
         let place = |row: usize| format!("{}, line {}", day.places[0], table.rows[row].line);
-        let mut rows: Vec<(u32, std::borrow::Cow<'a, [(u16, u32)]>, u64)> = Vec::new();
+        let mut rows: Vec<DayRow<'a>> = Vec::new();
         let mut from: Vec<(u32, usize)> = Vec::with_capacity(table.rows.len());
         for (i, row) in table.rows.iter().enumerate() {
             let key = (row.owner.as_str(), row.app.as_str(), row.name.as_str());

@@ -8,20 +8,20 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum TraceError {
     /// The operating system would not let us read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {cause}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The operating system would not let us write.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("{}: cannot be written: {cause}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// One cell of a table is wrong.
     #[error("{}, line {line}, column {column}: {problem}; {mend}", path.display())]
@@ -105,11 +105,11 @@ impl TraceError {
     }
 
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Read { path: path.to_path_buf(), source }
+        move |cause| Self::Read { path: path.to_path_buf(), cause }
     }
 
     pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Write { path: path.to_path_buf(), source }
+        move |cause| Self::Write { path: path.to_path_buf(), cause }
     }
 }
 

@@ -9,7 +9,7 @@ use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::TraceError;
 use crate::error::quote;
-use crate::options::{MINUTE_MICROS, TraceOptions};
+use crate::options::{LONGEST_MINUTES, MINUTE_MICROS, TraceOptions};
 use crate::report::{Oddity, ReadReport};
 use crate::table::Table;
 use crate::trace::{Arrival, Body, Function, MemoryRow, Trace};
@@ -88,6 +88,13 @@ impl Events {
         // Stable: equal times of a function stay in the order of the file.
         self.arrivals.sort_by_key(|arrival| (arrival.at, arrival.function));
         let last = self.arrivals.last().map_or(0, |arrival| arrival.at.minute());
+        if last > u64::from(LONGEST_MINUTES) {
+            return Err(TraceError::file(
+                path,
+                format!("its last request is at minute {last}, more than ten years from the start"),
+                "count the times from the start of the trace, not from 1970, and mind their unit",
+            ));
+        }
         let mut length = Duration::from_micros((last + 1).saturating_mul(MINUTE_MICROS));
         if let Some(window) = options.window {
             let start = Instant::from_micros(u64::from(window.first - 1) * MINUTE_MICROS);

@@ -114,7 +114,8 @@ impl RunLaw {
     pub fn of_row(row: &RunRow, zero_run_ms: f64, report: &mut ReadReport, place: &dyn Fn() -> String) -> Self {
         let (knots, average) = mend(row, zero_run_ms, report, place);
         let (law, reached) = Self::with_mean(knots.map(|ms| ms * 1e3), average.map(|ms| ms * 1e3));
-        if !reached {
+        // An average recorded as zero is only known to be small: it contradicts nothing.
+        if !reached && row.average != 0.0 {
             report.add(Oddity::AverageAgainstPercentiles, place);
         }
         law

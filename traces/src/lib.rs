@@ -22,7 +22,7 @@
 //!
 //! Around it: [`mapping`] drives a few benchmark functions with the arrivals of many recorded ones,
 //! [`sample`] takes a part of the functions, [`stats`] says what a trace is like beside what is published,
-//! [`synth`] makes one, [`write`] writes the files of any of these formats.
+//! [`synth`] makes one, [`mod@write`] writes the files of any of these formats.
 
 mod arrivals;
 mod azure2019;

@@ -10,6 +10,8 @@ use crate::TraceError;
 
 /// Minutes of a day, as the Azure files count them.
 pub const MINUTES_PER_DAY: u32 = 1440;
+/// The longest trace: ten years, in minutes. Longer ones are times counted from the wrong moment.
+pub(crate) const LONGEST_MINUTES: u32 = 10 * 366 * MINUTES_PER_DAY;
 /// Microseconds of a minute.
 pub(crate) const MINUTE_MICROS: u64 = 60_000_000;
 
@@ -186,7 +188,7 @@ impl TraceOptions {
             ("default_memory_mb", self.default_memory_mb),
         ];
         for (option, value) in positive {
-            if !(value.is_finite() && value >= 0.0 && value <= 1e9) {
+            if !((0.0..=1e9).contains(&value)) {
                 return Err(TraceError::option(
                     option,
                     format!("{value} is not a number from 0 to 10^9"),
@@ -199,6 +201,15 @@ impl TraceOptions {
                 "days",
                 "the list is empty",
                 "name the days wanted, as `[1, 2]`, or leave the option out for all",
+            ));
+        }
+        if let Some(window) = self.window
+            && window.last > LONGEST_MINUTES
+        {
+            return Err(TraceError::option(
+                "window",
+                format!("minute {} is more than ten years from the start", window.last),
+                "minutes count from the start of the trace",
             ));
         }
         if let Some(Window { first, last }) = self.window

@@ -67,8 +67,11 @@ impl Stats {
         let minutes = trace.minutes();
         let requests = trace.requests();
         let cells = trace.functions.len() as f64 * f64::from(minutes);
-        let busy: f64 =
-            trace.functions.iter().filter_map(|f| Some(f.requests as f64 * f.mean_run?.as_secs_f64())).sum();
+        let busy: f64 = trace
+            .functions
+            .iter()
+            .filter_map(|f| Some(f.requests as f64 * f.mean_run?.as_secs_f64()))
+            .fold(0.0, |sum, busy| sum + busy);
         Self {
             source: trace.source.clone(),
             functions: trace.functions.len(),

@@ -499,3 +499,45 @@ fn a_trace_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Trace>();
 }
+
+proptest::proptest! {
+    /// Whatever stands in a file, reading it ends in a trace or an error.
+    #[test]
+    fn no_text_panics(
+        rows in proptest::collection::vec("[-0-9.e,a ]{0,30}|1,f,2,3|1 2 3|a,f,5,1", 0..12),
+        kind in 0usize..3,
+    ) {
+        let (kind, head) = [("csv", "time,function,duration,memory\n"), ("requests", ""),
+            ("azure2021", "app,func,end_timestamp,duration\n")][kind];
+        if let Ok(trace) = text(kind, format!("{head}{}", rows.join("\n"))) {
+            proptest::prop_assert_eq!(all(&trace, 1).len() as u64, trace.requests());
+        }
+    }
+
+    /// The same for the rows of durations and memory.
+    #[test]
+    fn no_row_panics(
+        runs in proptest::collection::vec(-1e12f64..1e15, 11), memory in proptest::collection::vec(-1e9f64..1e15, 10),
+        count in 1u32..50,
+    ) {
+        let cells = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+        let head = "HashOwner,HashApp,HashFunction,Trigger,1,2";
+        let folder = folder(&[
+            (INVOCATIONS, &format!("{head}\no,a,f,http,{count},0\n")),
+            (RUNS, &format!("{RUN_HEAD}\no,a,f,{},3,{}\n", runs[0], cells(&runs[1..10]))),
+            (MEMORY, &format!("{MEMORY_HEAD}\no,a,1,{}\n", cells(&memory[..9]))),
+        ]);
+        let trace = read("azure2019", folder.path(), &TraceOptions::default());
+        proptest::prop_assert_eq!(all(&trace.unwrap(), 1).len() as u32, count);
+    }
+}
+
+#[test]
+fn times_from_the_wrong_moment_are_named() {
+    says(text("csv", "time,function\n1700000000,f\n"), &["ten years from the start", "not from 1970"]);
+    says(text("requests", "9223372036854775807 0 0\n"), &["ten years from the start"]);
+    let rows: String = (0..3).map(|i| format!("o,a,f{i},http,999999999\n")).collect();
+    let text = format!("HashOwner,HashApp,HashFunction,Trigger,1\n{rows}");
+    let folder = folder(&[(INVOCATIONS, &text)]);
+    says(read("azure2019", folder.path(), &TraceOptions::default()), &["minute 1 of", "has 2999999997 invocations"]);
+}

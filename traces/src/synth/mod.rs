@@ -151,7 +151,7 @@ fn owners(apps: usize, seed: u64) -> Vec<String> {
     let mut owner = 0;
     (0..apps)
         .map(|app| {
-            if mix(mix(seed, 13), app as u64) % 10 != 0 {
+            if !mix(mix(seed, 13), app as u64).is_multiple_of(10) {
                 owner = app;
             }
             hex(seed, 10, owner)

@@ -14,6 +14,7 @@ impl Quantiles {
         let after = self.0.partition_point(|point| point.0 <= q);
         match (after.checked_sub(1).map(|i| self.0[i]), self.0.get(after)) {
             (Some((_, v0)), Some(&(_, v1))) if v0 == v1 => v0,
+            (Some((p0, v0)), _) if q == p0 => v0,
             (Some((p0, v0)), Some(&(p1, v1))) => {
                 let t = (q - p0) / (p1 - p0);
                 (v0.ln() + t * (v1.ln() - v0.ln())).exp()
