@@ -42,16 +42,13 @@ fn solve(a: &[[f64; 3]; 3], b: &[f64; 3], used: [bool; 3]) -> [f64; 3] {
         m[i][i] += 1e-9;
     }
     for i in 0..3 {
-        let pivot = m[i][i];
-        for j in i..4 {
-            m[i][j] /= pivot;
-        }
-        for k in 0..3 {
-            if k != i {
-                let factor = m[k][i];
-                for j in i..4 {
-                    m[k][j] -= factor * m[i][j];
-                }
+        let pivot = m[i].map(|v| v / m[i][i]);
+        for (k, row) in m.iter_mut().enumerate() {
+            let factor = row[i];
+            if k == i {
+                *row = pivot;
+            } else {
+                row.iter_mut().zip(pivot).for_each(|(v, p)| *v -= factor * p);
             }
         }
     }
