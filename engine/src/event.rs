@@ -1,7 +1,7 @@
 //! The engine's whole vocabulary: what a world tells it, and what it asks a world to do.
 //!
 //! A world carries out the actions of one node in the order in which they come; memory that a
-//! [`Action::Purge`] frees may be taken by the action after it. It answers each action but `Purge` with
+//! [`Action::Purge`] or [`Action::GiveUp`] frees may be taken by the action after it. It answers each other action with
 //! exactly one of the inputs named there, or with [`Input::Failed`], or with [`Input::NodeLost`] for its node.
 //! Answers about a sandbox that is gone are ignored: they were under way when it went.
 
@@ -155,6 +155,15 @@ pub enum Action {
         method: Method,
         /// It was reduced before and its first image is still there: go back to that one.
         again: bool,
+    },
+    /// Give a base up: drop its dump and forget its pages; the sandbox stays, warm. No answer.
+    GiveUp {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// Where it is.
+        node: NodeId,
+        /// Its function.
+        function: FunctionId,
     },
     /// Remove a sandbox, its dump and its image. No answer.
     Purge {

@@ -115,9 +115,7 @@ impl EditedPages {
                 measured(below) + way * (measured(above) - measured(below))
             }
             (Some(end), None) | (None, Some(end)) => measured(end),
-            (None, None) => {
-                1.0 - (1.0 - intact(self.sites * closer, self.bytes * closer)).powf(f64::from(chunks))
-            }
+            (None, None) => 1.0 - (1.0 - intact(self.sites * closer, self.bytes * closer)).powf(f64::from(chunks)),
         }
     }
 }

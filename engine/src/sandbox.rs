@@ -46,7 +46,7 @@ impl State {
             | (Starting, Running | Warm)
             | (Running, Warm | Base)
             | (Warm, Running | InTransition(Checkpointing | Reducing))
-            | (Base, Running)
+            | (Base, Running | Warm)
             | (Dedup, InTransition(Restoring))
             | (InTransition(Checkpointing), Base | Warm)
             | (InTransition(Reducing), Dedup | Warm)
@@ -196,7 +196,7 @@ mod tests {
             (Starting, &[Running, Warm, Purged]),
             (Running, &[Warm, Base, Purged]),
             (Warm, &[Running, InTransition(Checkpointing), InTransition(Reducing), Purged]),
-            (Base, &[Running, Purged]),
+            (Base, &[Running, Warm, Purged]),
             (Dedup, &[InTransition(Restoring), Purged]),
             (InTransition(Checkpointing), &[Base, Warm, Purged]),
             (InTransition(Reducing), &[Dedup, Warm, Purged]),

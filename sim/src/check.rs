@@ -133,6 +133,16 @@ impl Checker {
                     None => Err(fault(at, format!("{sandbox} purged but not there"))),
                 };
             }
+            Action::GiveUp { sandbox, .. } => {
+                let Some(s) = self.sandboxes.get_mut(&sandbox) else {
+                    return Err(fault(at, format!("{sandbox} given up but not there")));
+                };
+                if s.phase != Phase::Idle || s.dump == Bytes::ZERO {
+                    return Err(fault(at, format!("{sandbox} given up but no idle base")));
+                }
+                s.dump = Bytes::ZERO;
+                return Ok(());
+            }
             Action::Run { sandbox, request, .. } => (sandbox, Phase::Idle, Phase::Running, Some(request)),
             Action::Restore { sandbox, request, .. } => (sandbox, Phase::Reduced, Phase::Restoring, Some(request)),
             Action::Checkpoint { sandbox, .. } => (sandbox, Phase::Idle, Phase::Checkpointing, None),

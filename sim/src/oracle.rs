@@ -47,6 +47,9 @@ pub fn bound(setup: &Setup, mut next_batch: impl FnMut(&mut Vec<Arrival>) -> boo
             let whole = setup.functions[i].memory;
             let paused = if setup.config.nopause { 0.0 } else { setup.profile(function).paused_mb };
             let reduced = |method| memory.smallest(setup, function, method) + Bytes::from_mb(paused).min(whole);
+            if setup.config.oracle_whole {
+                return whole;
+            }
             whole.min(reduced(Method::Patches)).min(reduced(Method::Compression))
         })
         .collect();

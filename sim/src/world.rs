@@ -258,6 +258,9 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 self.begin_work(sandbox);
                 self.queue.push(now + time, sandbox, Kind::Reduced);
             }
+            Action::GiveUp { sandbox, .. } => {
+                self.memory.remove_base(setup, sandbox);
+            }
             Action::Purge { sandbox, .. } => {
                 self.memory.remove_base(setup, sandbox);
                 self.release(sandbox);

@@ -38,11 +38,10 @@ impl Engine {
         let s = &mut self.sandboxes[slot];
         let (class_before, kind_before) = (class(s), (s.state, s.is_base));
         s.enter(next, now);
-        if next == State::Base {
-            s.is_base = true;
-        }
-        if next == State::Purged {
-            s.is_base = false;
+        match (kind_before.0, next) {
+            (_, State::Base) => s.is_base = true,
+            (_, State::Purged) | (State::Base, State::Warm) => s.is_base = false,
+            _ => {}
         }
         let (class_after, kind_after) = (class(s), (s.state, s.is_base));
         if class_before != class_after {
@@ -291,6 +290,20 @@ impl Engine {
         self.settle_account(slot);
         self.actions.push_back(Action::Checkpoint { sandbox: self.id(slot), node, function });
         true
+    }
+
+    /// Takes the memory of an idle base's dump back; nothing depends on it.
+    pub(super) fn give_up(&mut self, now: Instant, slot: usize) {
+        self.counters.bases_given_up += 1;
+        self.unlink(slot);
+        self.enter(slot, State::Warm, now);
+        self.sandboxes[slot].dump = Bytes::ZERO;
+        self.link(slot, List::Warm);
+        self.settle_account(slot);
+        let ask_in = self.config.idletime;
+        self.set_deadline(slot, now + ask_in);
+        let Sandbox { node, function, .. } = self.sandboxes[slot];
+        self.actions.push_back(Action::GiveUp { sandbox: self.id(slot), node, function });
     }
 
     pub(super) fn checkpointed(&mut self, now: Instant, id: SandboxId, dump: Bytes) {

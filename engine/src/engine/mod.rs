@@ -84,6 +84,8 @@ pub struct Counters {
     pub reductions: u64,
     /// Bases demarcated.
     pub bases: u64,
+    /// Bases whose dump was given up to make room.
+    pub bases_given_up: u64,
     /// Sandboxes lost with a node or with a base on one.
     pub lost: u64,
 }

@@ -238,6 +238,11 @@ impl Engine {
         let mut fresh = Vec::new();
         while self.free_on(id) < need {
             let Some(slot) = self.next_victim(now, id, &mut fresh) else { break };
+            if self.sandboxes[slot].is_base {
+                // Its dump first: a warm sandbox is left that still serves, and still can go.
+                self.give_up(now, slot);
+                continue;
+            }
             let priority = self.sandboxes[slot].priority;
             let node = &mut self.nodes[id.index()];
             node.clock = node.clock.max(priority);

@@ -290,6 +290,21 @@ fn a_lost_base_node_turns_its_dependants_cold_and_answers_requests_elsewhere() {
 }
 
 #[test]
+fn a_base_without_dependants_gives_its_dump_up_before_it_goes() {
+    let mut h = Hand::new(&[("policy", "medes"), ("memcap", "250")], &[100.0, 100.0, 150.0]);
+    let base = h.warm_up(0);
+    h.at(60.0);
+    assert!(matches!(h.actions()[..], [Action::Checkpoint { .. }]));
+    h.tell(Input::Checkpointed { sandbox: base, dump: Bytes::from_mb(100.0) });
+    // 100 MB more than the 50 free: the dump goes, the sandbox stays and serves warm.
+    let actions = h.at(70.0).arrive(1);
+    assert!(matches!(actions[..], [Action::GiveUp { sandbox, .. }, Action::Spawn { .. }] if sandbox == base));
+    assert_eq!(h.engine.used(NodeId(0)), Bytes::from_mb(200.0));
+    assert_eq!((h.engine.counters().evictions, h.engine.counters().bases_given_up), (0, 1));
+    assert!(matches!(h.arrive(0)[..], [Action::Run { sandbox, .. }] if sandbox == base));
+}
+
+#[test]
 fn a_failed_start_is_tried_three_times_then_reported() {
     let mut h = Hand::new(&[], &[100.0]);
     let mut actions = h.arrive(0);
@@ -481,7 +496,7 @@ fn run_chaos(
         while let Some(action) = engine.poll_action() {
             chaos.sequence += 1;
             let answer = match action {
-                Action::Purge { .. } => continue,
+                Action::Purge { .. } | Action::GiveUp { .. } => continue,
                 Action::Spawn { sandbox, .. }
                 | Action::Run { sandbox, .. }
                 | Action::Restore { sandbox, .. }
