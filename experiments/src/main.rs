@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 1 the run failed, 2 bad usage or input. Results go to standard output, everything else to standard error.
 
+mod dedup_cmd;
 mod doctor;
 mod experiment;
 mod explain;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use medes_traces::TraceSpec;
+use medes_traces::{TraceKind, TraceOptions, TraceSpec, Window};
 
 use crate::experiment::{Experiment, Overrides, SHIPPED};
 use crate::output::Output;
@@ -72,6 +73,9 @@ enum Command {
     /// Look at traces, sample, make and convert them.
     #[command(subcommand)]
     Trace(trace_cmd::TraceCmd),
+    /// Deduplicate real memory: analyse dumps, sweep settings, pack, unpack, verify, model.
+    #[command(subcommand)]
+    Dedup(dedup_cmd::DedupCmd),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -122,7 +126,14 @@ fn main() -> ExitCode {
         Command::List => list(&out).map_err(Failure::Run),
         Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
         Command::Doctor => doctor::doctor(&out).map_err(Failure::Run),
-        Command::Trace(cmd) => trace_cmd::run(&cmd, &trace_cmd::Output { json: out.json, quiet: out.quiet }).map_err(Failure::Input),
+        Command::Trace(cmd) => trace_cmd::run(&cmd, &out).map_err(|e| match e.downcast_ref() {
+            Some(medes_traces::TraceError::Write { .. }) => Failure::Run(e),
+            _ => Failure::Input(e),
+        }),
+        Command::Dedup(cmd) => {
+            let out = dedup_cmd::Output { json: out.json, quiet: out.quiet };
+            dedup_cmd::run(&cmd, &out).map_err(Failure::Input)
+        }
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "medes", &mut text);
@@ -151,7 +162,8 @@ enum Failure {
 
 fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     let bad = Failure::Input;
-    let trace: Option<TraceSpec> = args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
+    let trace: Option<TraceSpec> =
+        args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
     let reference = args.config.as_deref().map(reference::read).transpose().map_err(bad)?.unwrap_or_default();
     let overrides = Overrides { set: args.set, trace, seeds: args.seed, reference: reference.values.clone() };
     let experiment = Experiment::load(&args.experiment, &overrides).map_err(bad)?;
@@ -162,12 +174,18 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         out.warn(note);
     }
     let opened = medes_traces::open(&experiment.trace, &experiment.options).map_err(|e| bad(e.into()))?;
+    let (opened, trimmed) = trim(opened, &experiment).map_err(bad)?;
+    if let Some(note) = &trimmed {
+        out.say(format!("note: {note}"));
+    }
     let workload = Workload::new(opened, experiment.functions, &profiles);
     if workload.functions.is_empty() || workload.trace.requests() == 0 {
         return Err(bad(anyhow::anyhow!("the trace {} has no request to serve; check its window", experiment.trace)));
     }
     let identity = run::trace_identity(&experiment).map_err(bad)?;
-    let folder = args.out.unwrap_or_else(|| report::default_folder(&experiment, &format!("{experiment:?} {identity} {profile_text}")));
+    let folder = args
+        .out
+        .unwrap_or_else(|| report::default_folder(&experiment, &format!("{experiment:?} {identity} {profile_text}")));
     let store = Store::open(&folder).map_err(Failure::Run)?;
     if ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, std::sync::atomic::Ordering::Relaxed) {
@@ -191,7 +209,34 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         Some(medes_sim::SimError::Check { .. }) | None => Failure::Run(e),
         Some(_) => Failure::Input(e),
     })?;
-    report::publish(&experiment, &workload, &finished, &store, reference.notes, out).map_err(Failure::Run)
+    let notes = reference.notes.into_iter().chain(trimmed).collect();
+    report::publish(&experiment, &workload, &finished, &store, notes, out).map_err(Failure::Run)
+}
+
+/// Leaves out minutes before the first and after the last request of a trace in counts a minute, unless a window is asked for: a
+/// sample of some hours comes in files of a whole day, and memory would be averaged over hours in which nothing is recorded.
+fn trim(trace: medes_traces::Trace, experiment: &Experiment) -> anyhow::Result<(medes_traces::Trace, Option<String>)> {
+    let counted = experiment.trace.kind == TraceKind::Azure2019;
+    if !counted || experiment.options.window.is_some() {
+        return Ok((trace, None));
+    }
+    let (mut first, mut last) = (usize::MAX, 0);
+    trace.for_each_count(|minute, _, count| {
+        if count > 0 {
+            first = first.min(minute);
+            last = last.max(minute);
+        }
+    });
+    let minutes = trace.minutes();
+    if first > last || (first == 0 && last + 1 == minutes as usize) {
+        return Ok((trace, None));
+    }
+    let window = Window { first: first as u32 + 1, last: last as u32 + 1 };
+    let options = TraceOptions { window: Some(window), ..experiment.options.clone() };
+    let note = format!(
+        "only minutes {window} of {minutes} have requests, and only they are run; --set trace.window=\"1..{minutes}\" runs all"
+    );
+    Ok((medes_traces::open(&experiment.trace, &options)?, Some(note)))
 }
 
 fn list(out: &Output) -> anyhow::Result<()> {
@@ -202,7 +247,10 @@ fn list(out: &Output) -> anyhow::Result<()> {
         rows.push((name, e.title, e.question, cells));
     }
     if out.json {
-        let rows: Vec<_> = rows.iter().map(|r| serde_json::json!({"name": r.0, "title": r.1, "question": r.2, "cells": r.3})).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|r| serde_json::json!({"name": r.0, "title": r.1, "question": r.2, "cells": r.3}))
+            .collect();
         out.print(serde_json::to_string_pretty(&rows)?);
     } else {
         let head = ["experiment", "title", "question", "cells x seeds"].map(str::to_owned);

@@ -1,6 +1,5 @@
 //! `medes trace`: what a trace is like, a part of one, one that is generated, one in another form.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,14 +9,7 @@ use medes_traces::stats::Stats;
 use medes_traces::{Trace, TraceKind, TraceOptions, TraceSpec, Window, open, write};
 use serde_json::{Value, json};
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Output {
-    /// As one JSON value on standard output.
-    pub json: bool,
-    /// Nothing but errors and what was asked for as JSON.
-    pub quiet: bool,
-}
+use crate::output::Output;
 
 /// Look at traces, cut samples from them, generate them, convert them.
 #[derive(Clone, Debug, Subcommand)]
@@ -262,14 +254,7 @@ fn written(output: &Output, trace: &Trace, kind: TraceKind, out: &Path, files: V
 }
 
 fn print(output: &Output, value: &Value, text: &str) -> Result<()> {
-    let text = match output {
-        Output { json: true, .. } => serde_json::to_string_pretty(value)? + "\n",
-        Output { quiet: true, .. } => return Ok(()),
-        _ => text.to_owned(),
-    };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader has seen enough, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("standard output"),
-    }
+    let text = if output.json { serde_json::to_string_pretty(value)? } else { text.trim_end().to_owned() };
+    output.print(text);
+    Ok(())
 }
