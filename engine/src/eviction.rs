@@ -40,6 +40,8 @@ pub struct Strategy {
     pub(crate) falls: bool,
     /// Whether sandboxes that are in their state for less than `evict_after` come last.
     pub(crate) spares_fresh: bool,
+    /// Whether it looks at `priority`, which is computed only then.
+    pub(crate) weighs: bool,
 }
 
 /// All strategies.
@@ -50,6 +52,7 @@ pub static REGISTRY: &[Strategy] = &[
         key: |c| c.idle_since.as_micros() as f64,
         falls: false,
         spares_fresh: false,
+        weighs: false,
     },
     Strategy {
         name: "greedy-dual",
@@ -57,6 +60,7 @@ pub static REGISTRY: &[Strategy] = &[
         key: |c| c.priority,
         falls: false,
         spares_fresh: false,
+        weighs: true,
     },
     Strategy {
         name: "freq",
@@ -64,6 +68,7 @@ pub static REGISTRY: &[Strategy] = &[
         key: |c| f64::from(c.uses),
         falls: false,
         spares_fresh: false,
+        weighs: false,
     },
     Strategy {
         name: "size",
@@ -71,6 +76,7 @@ pub static REGISTRY: &[Strategy] = &[
         key: |c| -(c.frees.get() as f64),
         falls: false,
         spares_fresh: false,
+        weighs: false,
     },
     Strategy {
         name: "warm-rate",
@@ -78,6 +84,7 @@ pub static REGISTRY: &[Strategy] = &[
         key: |c| -c.warm_per_rate,
         falls: true,
         spares_fresh: true,
+        weighs: false,
     },
 ];
 

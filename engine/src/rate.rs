@@ -1,50 +1,60 @@
 //! Arrival rates of functions over a window of whole minutes.
 
-use crate::units::Instant;
-
 /// Arrivals of one function by minute over the window.
 #[derive(Clone, Debug)]
 pub(crate) struct RateWindow {
     /// A ring by minute number.
     counts: Box<[u32]>,
-    /// The newest minute counted.
+    /// The newest minute counted, and its place in the ring.
     minute: u64,
+    newest: usize,
     sum: u64,
+    /// Largest count in the window.
+    peak: u32,
 }
 
 impl RateWindow {
     pub fn new(minutes: u32) -> Self {
-        Self { counts: vec![0; minutes as usize].into(), minute: 0, sum: 0 }
+        Self { counts: vec![0; minutes as usize].into(), minute: 0, newest: 0, sum: 0, peak: 0 }
     }
 
     /// Forgets minutes that left the window.
+    #[inline]
     pub fn roll(&mut self, minute: u64) {
-        let passed = minute.saturating_sub(self.minute).min(self.counts.len() as u64);
-        for back in 0..passed {
-            let at = ((minute - back) % self.counts.len() as u64) as usize;
+        if minute > self.minute {
+            self.forget(minute);
+        }
+    }
+
+    fn forget(&mut self, minute: u64) {
+        let length = self.counts.len() as u64;
+        for back in 0..(minute - self.minute).min(length) {
+            let at = ((minute - back) % length) as usize;
             self.sum -= u64::from(self.counts[at]);
             self.counts[at] = 0;
         }
-        self.minute = self.minute.max(minute);
+        self.minute = minute;
+        self.newest = (minute % length) as usize;
+        self.peak = self.counts.iter().copied().max().unwrap_or(0);
     }
 
-    /// Counts an arrival.
-    pub fn count(&mut self, now: Instant) {
-        self.roll(now.minute());
-        let at = (self.minute % self.counts.len() as u64) as usize;
-        self.counts[at] = self.counts[at].saturating_add(1);
+    /// Counts an arrival; gives the new peak if it is one.
+    #[inline]
+    pub fn count(&mut self, minute: u64) -> Option<f64> {
+        self.roll(minute);
+        let newest = &mut self.counts[self.newest];
+        *newest = newest.saturating_add(1);
         self.sum += 1;
+        if *newest <= self.peak {
+            return None;
+        }
+        self.peak = *newest;
+        Some(self.peak_per_s())
     }
 
     /// Largest per-minute count in the window over 60: requests per second.
     pub fn peak_per_s(&self) -> f64 {
-        f64::from(self.counts.iter().copied().max().unwrap_or(0)) / 60.0
-    }
-
-    /// The peak after an arrival, given the peak before it.
-    pub fn peak_of_newest(&self, before_per_s: f64) -> f64 {
-        let at = (self.minute % self.counts.len() as u64) as usize;
-        before_per_s.max(f64::from(self.counts[at]) / 60.0)
+        f64::from(self.peak) / 60.0
     }
 
     /// Mean over the window: requests per second.
@@ -65,12 +75,11 @@ mod tests {
     #[test]
     fn peak_and_mean_over_a_window_of_three_minutes() {
         let mut w = RateWindow::new(3);
-        let at = |m: u64| Instant::from_micros(m * 60_000_000 + 5);
         for minute in [0, 0, 0, 1, 2, 2] {
-            w.count(at(minute));
+            w.count(minute);
         }
         assert_eq!((w.peak_per_s(), w.mean_per_s()), (3.0 / 60.0, 6.0 / 180.0));
-        w.count(at(3)); // minute 0 leaves
+        w.count(3); // minute 0 leaves
         assert_eq!((w.peak_per_s(), w.mean_per_s()), (2.0 / 60.0, 4.0 / 180.0));
         w.roll(1000);
         assert!(w.is_empty());

@@ -19,10 +19,10 @@ pub struct Histogram<const BITS: u32> {
 }
 
 impl<const BITS: u32> Histogram<BITS> {
+    #[inline]
     fn bucket(us: u64) -> usize {
-        let magnitude = (us >> BITS).checked_ilog2().map_or(0, |m| m + 1);
-        ((magnitude as usize) << BITS) + (us >> magnitude.saturating_sub(1)) as usize
-            - if magnitude > 0 { 1 << BITS } else { 0 }
+        let octave = (us | (1 << BITS)).ilog2() - BITS;
+        ((octave as usize) << BITS) + (us >> octave) as usize
     }
 
     /// Lower bound and width of a bucket, µs.
@@ -33,9 +33,24 @@ impl<const BITS: u32> Histogram<BITS> {
     }
 
     /// Adds one value.
+    #[inline]
     pub fn add(&mut self, value: Duration) {
         let us = value.as_micros();
         let bucket = Self::bucket(us);
+        // Below the first bucket this wraps and is beyond the last one.
+        match self.counts.get_mut(bucket.wrapping_sub(self.first)) {
+            Some(count) => *count += 1,
+            None => self.add_beyond(bucket, us),
+        }
+        self.total += 1;
+        self.sum += u128::from(us);
+        self.min = self.min.min(us);
+        self.max = self.max.max(us);
+    }
+
+    /// Makes buckets up or down to the one of a value, and counts it.
+    #[cold]
+    fn add_beyond(&mut self, bucket: usize, us: u64) {
         if self.counts.is_empty() {
             self.first = bucket;
             (self.min, self.max) = (us, us);
@@ -49,10 +64,6 @@ impl<const BITS: u32> Histogram<BITS> {
             self.counts.resize(at + 1, 0);
         }
         self.counts[at] += 1;
-        self.total += 1;
-        self.sum += u128::from(us);
-        self.min = self.min.min(us);
-        self.max = self.max.max(us);
     }
 
     /// Values added.

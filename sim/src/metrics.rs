@@ -74,10 +74,8 @@ impl Metrics {
     /// Time passes up to `now`, with the memory as last told.
     #[inline]
     pub fn advance(&mut self, now: Instant, engine: &Engine) {
-        let boundary = self.since + self.interval;
-        if now < boundary {
-            self.add_area(now);
-        } else {
+        // Memory x time is added up when the memory changes, not here.
+        if now >= self.since + self.interval {
             self.close_intervals(now, || (engine.counters(), engine.population()));
         }
     }
@@ -125,12 +123,19 @@ impl Metrics {
         self.since = boundary;
     }
 
-    /// Memory in use is `used` from the present instant on.
+    /// Memory in use is `used` from `now` on.
     #[inline]
-    pub fn memory(&mut self, used: Bytes) {
+    pub fn memory(&mut self, now: Instant, used: Bytes) {
+        if used != self.used {
+            self.memory_changes(now, used);
+        }
+    }
+
+    fn memory_changes(&mut self, now: Instant, used: Bytes) {
+        self.add_area(now);
         self.used = used;
         self.max = self.max.max(used);
-        if self.at < self.end {
+        if now < self.end {
             self.total_max = self.total_max.max(used);
         }
     }

@@ -1,46 +1,221 @@
 //! The event queue: what happens next, in the order of time and, at one instant, of scheduling.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//!
+//! A wheel of wheels (Varghese and Lauck, SOSP 1987) over the digits, base 64, of the time in µs. Time never goes back:
+//! every event is at or after `base`, the time of the one that came out last. An event lies at the level of the highest
+//! digit in which its time differs from `base`, in the slot of its own digit there. So the next event is in the first slot
+//! in use of the lowest level in use, and slots of level 0 hold one instant each. When the first slot of a higher
+//! level is reached, its events move down, but a lone one is taken out at once: with few events under way an event moves
+//! once or twice whatever the distance, and never is the whole queue looked at.
+//!
+//! Slots are first in, first out, and moving down keeps the order; so events of one instant come out as they were scheduled.
 
 use medes_engine::id::SandboxId;
-use medes_engine::units::{Duration, Instant};
+use medes_engine::units::Instant;
 
 /// Something that will happen to a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Started,
     Restored,
-    Finished { start: Duration },
+    Finished,
     Checkpointed,
     Reduced,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub at: Instant,
-    sequence: u64,
     pub sandbox: SandboxId,
     pub kind: Kind,
 }
 
-#[derive(Debug, Default)]
+/// Bits of a digit.
+const DIGIT: u32 = 6;
+/// Slots of a level: one for each digit.
+const SLOTS: usize = 1 << DIGIT;
+/// Levels: digits of a time of 64 bits.
+const LEVELS: usize = 64usize.div_ceil(DIGIT as usize);
+/// No entry.
+const NIL: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    event: Event,
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    head: u32,
+    tail: u32,
+    /// The earliest of its events.
+    min: Instant,
+}
+
+const EMPTY: Slot = Slot { head: NIL, tail: NIL, min: Instant::FAR };
+
+#[derive(Debug)]
 pub(crate) struct Queue {
-    heap: BinaryHeap<Reverse<Event>>,
-    sequence: u64,
+    /// Time of the event that came out last.
+    base: u64,
+    next_at: Instant,
+    levels_in_use: u32,
+    /// Slots in use, a bit each.
+    in_use: [u64; LEVELS],
+    slots: Box<[Slot]>,
+    entries: Vec<Entry>,
+    /// Entries that are free, linked.
+    vacant: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            base: 0,
+            next_at: Instant::FAR,
+            levels_in_use: 0,
+            in_use: [0; LEVELS],
+            slots: vec![EMPTY; LEVELS * SLOTS].into(),
+            entries: Vec::new(),
+            vacant: NIL,
+        }
+    }
 }
 
 impl Queue {
+    /// Schedules an event; `at` is not before the last event that was taken out.
+    #[inline]
     pub fn push(&mut self, at: Instant, sandbox: SandboxId, kind: Kind) {
-        self.sequence += 1;
-        self.heap.push(Reverse(Event { at, sequence: self.sequence, sandbox, kind }));
+        let entry = Entry { event: Event { at, sandbox, kind }, next: NIL };
+        let number = self.vacant;
+        let number = if number == NIL {
+            self.entries.push(entry);
+            (self.entries.len() - 1) as u32
+        } else {
+            let vacant = &mut self.entries[number as usize];
+            self.vacant = vacant.next;
+            *vacant = entry;
+            number
+        };
+        self.next_at = self.next_at.min(at);
+        self.append(number, at);
     }
 
+    /// When the next event is; `FAR` without one.
+    #[inline]
     pub fn next_at(&self) -> Instant {
-        self.heap.peek().map_or(Instant::FAR, |Reverse(e)| e.at)
+        self.next_at
     }
 
+    /// Takes the next event out.
+    #[inline]
     pub fn pop(&mut self) -> Option<Event> {
-        self.heap.pop().map(|Reverse(e)| e)
+        let (mut level, mut at) = self.first()?;
+        if level > 0 && self.slots[at].head != self.slots[at].tail {
+            (level, at) = self.move_down(level, at);
+        }
+        let slot = &mut self.slots[at];
+        let number = slot.head;
+        let Entry { event, next } = self.entries[number as usize];
+        slot.head = next;
+        if next == NIL {
+            *slot = EMPTY;
+            self.mark_empty(level, at);
+        }
+        self.entries[number as usize].next = self.vacant;
+        self.vacant = number;
+        self.base = event.at.as_micros();
+        self.next_at = self.first().map_or(Instant::FAR, |(_, at)| self.slots[at].min);
+        Some(event)
+    }
+
+    /// Level and position of the slot with the next event.
+    #[inline]
+    fn first(&self) -> Option<(usize, usize)> {
+        if self.levels_in_use == 0 {
+            return None;
+        }
+        let level = self.levels_in_use.trailing_zeros() as usize;
+        Some((level, level * SLOTS + self.in_use[level].trailing_zeros() as usize))
+    }
+
+    /// Puts an entry at the end of the slot that its time gives.
+    #[inline]
+    fn append(&mut self, number: u32, at: Instant) {
+        let at_us = at.as_micros();
+        debug_assert!(at_us >= self.base, "an event in the past");
+        let level = ((at_us ^ self.base) | 1).ilog2() / DIGIT;
+        let digit = (at_us >> (level * DIGIT)) as usize % SLOTS;
+        let level = level as usize;
+        let slot = &mut self.slots[level * SLOTS + digit];
+        slot.min = slot.min.min(at);
+        let tail = std::mem::replace(&mut slot.tail, number);
+        if tail == NIL {
+            slot.head = number;
+            self.in_use[level] |= 1 << digit;
+            self.levels_in_use |= 1 << level;
+        } else {
+            self.entries[tail as usize].next = number;
+        }
+    }
+
+    #[inline]
+    fn mark_empty(&mut self, level: usize, at: usize) {
+        self.in_use[level] &= !(1 << (at % SLOTS));
+        if self.in_use[level] == 0 {
+            self.levels_in_use &= !(1 << level);
+        }
+    }
+
+    /// Moves the events of the first slot to lower levels, as `base` becomes the earliest of them; gives the slot of that one.
+    fn move_down(&mut self, level: usize, at: usize) -> (usize, usize) {
+        let Slot { mut head, min, .. } = std::mem::replace(&mut self.slots[at], EMPTY);
+        self.mark_empty(level, at);
+        self.base = min.as_micros();
+        while head != NIL {
+            let entry = &mut self.entries[head as usize];
+            let (next, time) = (std::mem::replace(&mut entry.next, NIL), entry.event.at);
+            self.append(head, time);
+            head = next;
+        }
+        (0, min.as_micros() as usize % SLOTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    proptest! {
+        #[test]
+        fn events_come_out_as_a_heap_would_give_them(
+            // What is scheduled after each event that comes out: distances of all sizes, many of them alike.
+            steps in prop::collection::vec(prop::collection::vec((0u32..64, 0u64..4), 0..4), 1..200),
+            start in prop::sample::select(vec![0u64, 63, 4095, 1 << 40, u64::MAX - 70]),
+        ) {
+            let (mut queue, mut heap, mut number, mut now) = (Queue::default(), BinaryHeap::new(), 0u32, start);
+            let mut steps = steps.into_iter();
+            loop {
+                for (shift, more) in steps.next().unwrap_or_default() {
+                    let at = now.saturating_add((1u64 << shift) - 1).saturating_add(more);
+                    queue.push(Instant::from_micros(at), SandboxId { generation: 0, slot: number }, Kind::Finished);
+                    heap.push(Reverse((at, number)));
+                    number += 1;
+                }
+                let expected = heap.pop().map(|Reverse((at, number))| (at, number));
+                prop_assert_eq!(queue.next_at().as_micros(), expected.map_or(u64::MAX, |e| e.0));
+                let got = queue.pop().map(|e| (e.at.as_micros(), e.sandbox.slot));
+                prop_assert_eq!(got, expected);
+                match expected {
+                    Some((at, _)) => now = at,
+                    None if steps.len() == 0 => break,
+                    None => {}
+                }
+            }
+            prop_assert!(queue.entries.len() <= number as usize);
+        }
     }
 }

@@ -9,7 +9,7 @@ use medes_engine::record::RequestRecord;
 use medes_engine::units::{Duration, Instant};
 
 use crate::check::Checker;
-use crate::cost::{Purpose, draw};
+use crate::cost::Laws;
 use crate::fault;
 use crate::memory::{Memory, Reduced};
 use crate::metrics::{Metrics, Outcome};
@@ -30,10 +30,12 @@ pub fn simulate(
 ) -> Result<Outcome, SimError> {
     setup.check()?;
     let engine = Engine::new(&setup.config, setup.specs())?;
+    let laws: Vec<Laws> = setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect();
     let world = World {
         setup,
         engine,
         queue: Queue::default(),
+        laws: setup.functions.iter().map(|f| laws[f.profile]).collect(),
         memory: Memory::new(setup),
         network: Network::new(&setup.profiles.costs, setup.config.nodes as usize),
         metrics: Metrics::new(setup),
@@ -56,15 +58,69 @@ struct Slot {
     function: u32,
     /// The request it serves and how long that runs.
     serving: Option<(RequestId, Duration)>,
+    /// From the start of that action until the function began, or will begin, to run.
+    start: Duration,
     /// Whether it counts as work on its node's cores.
     working: bool,
     reduced: Option<Box<Reduced>>,
+}
+
+/// The arrivals, batch after batch.
+struct Feed<B> {
+    next_batch: B,
+    batch: Vec<Arrival>,
+    /// Next of the batch.
+    at: usize,
+    more: bool,
+    /// Arrivals taken, and the time of the last.
+    taken: u64,
+    last: Instant,
+}
+
+impl<B: FnMut(&mut Vec<Arrival>) -> bool> Feed<B> {
+    fn new(next_batch: B) -> Self {
+        Self { next_batch, batch: Vec::new(), at: 0, more: true, taken: 0, last: Instant::ZERO }
+    }
+
+    /// When the next one is; `FAR` at the end.
+    #[inline]
+    fn next_at(&mut self) -> Instant {
+        if self.at == self.batch.len() {
+            self.refill();
+        }
+        self.batch.get(self.at).map_or(Instant::FAR, |a| a.at)
+    }
+
+    fn refill(&mut self) {
+        self.batch.clear();
+        self.at = 0;
+        while self.more && self.batch.is_empty() {
+            self.more = (self.next_batch)(&mut self.batch);
+        }
+    }
+
+    /// Takes the one that `next_at` looked at.
+    #[inline]
+    fn take(&mut self, functions: usize) -> Result<(RequestId, Arrival), SimError> {
+        let (number, a) = (self.taken, self.batch[self.at]);
+        let known = a.function.index() < functions;
+        if a.at < self.last || !known {
+            let what = if known { "earlier than the one before" } else { "no such function" };
+            return Err(SimError::Arrival { number, at: a.at, function: a.function, what });
+        }
+        self.at += 1;
+        self.taken += 1;
+        self.last = a.at;
+        Ok((RequestId(number), a))
+    }
 }
 
 struct World<'a, S> {
     setup: &'a Setup,
     engine: Engine,
     queue: Queue,
+    /// Modelled times by function.
+    laws: Vec<Laws>,
     memory: Memory,
     network: Network,
     metrics: Metrics,
@@ -82,21 +138,13 @@ struct World<'a, S> {
 }
 
 impl<S: FnMut(&RequestRecord)> World<'_, S> {
-    fn run(mut self, mut next_batch: impl FnMut(&mut Vec<Arrival>) -> bool) -> Result<Outcome, SimError> {
+    fn run(mut self, next_batch: impl FnMut(&mut Vec<Arrival>) -> bool) -> Result<Outcome, SimError> {
         let faults = fault::schedule(&self.setup.faults, self.setup.config.nodes);
-        let (mut batch, mut at_in_batch, mut number, mut next_fault) = (Vec::new(), 0, 0u64, 0);
+        let mut next_fault = 0;
+        let mut feed = Feed::new(next_batch);
         let end = Instant::ZERO + self.setup.length;
-        let mut last = Instant::ZERO;
-        let mut more = true;
         loop {
-            if at_in_batch == batch.len() {
-                batch.clear();
-                at_in_batch = 0;
-                while more && batch.is_empty() {
-                    more = next_batch(&mut batch);
-                }
-            }
-            let arrival = batch.get(at_in_batch).map_or(Instant::FAR, |a: &Arrival| a.at);
+            let arrival = feed.next_at();
             let event = self.queue.next_at();
             let deadline = self.engine.poll_deadline();
             let fault = faults.get(next_fault).map_or(Instant::FAR, |f| f.0);
@@ -115,32 +163,29 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                     self.happens(event)?;
                 }
             } else if arrival == now {
-                let a = batch[at_in_batch];
-                at_in_batch += 1;
-                let known = a.function.index() < self.setup.functions.len();
-                if a.at < last || !known {
-                    let what = if known { "earlier than the one before" } else { "no such function" };
-                    return Err(SimError::Arrival { number, at: a.at, function: a.function, what });
-                }
-                last = a.at;
-                let request = RequestId(number);
-                number += 1;
-                self.current = Some((request, a.run));
-                self.tell(now, Input::Arrived { request, function: a.function })?;
-                if let Some((request, run)) = self.current.take() {
-                    self.pending.insert(request, run);
-                }
+                let (request, a) = feed.take(self.laws.len())?;
+                self.arrives(request, a)?;
             } else {
                 self.engine.handle_deadline(now);
                 self.carry_out(now)?;
             }
         }
-        let end = last.max(end);
+        let end = feed.last.max(end);
         self.metrics.advance(end, &self.engine);
         if let Some(checker) = &self.checker {
             checker.finish(end)?;
         }
         Ok(self.metrics.finish(self.setup, self.engine.counters(), self.engine.population()))
+    }
+
+    #[inline]
+    fn arrives(&mut self, request: RequestId, a: Arrival) -> Result<(), SimError> {
+        self.current = Some((request, a.run));
+        self.tell(a.at, Input::Arrived { request, function: a.function })?;
+        if let Some((request, run)) = self.current.take() {
+            self.pending.insert(request, run);
+        }
+        Ok(())
     }
 
     /// Whether every request has ended.
@@ -149,6 +194,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         c.arrived == c.answered + c.dropped + c.failed
     }
 
+    #[inline]
     fn tell(&mut self, now: Instant, input: Input) -> Result<(), SimError> {
         if let Some(checker) = &mut self.checker {
             checker.input(now, &input)?;
@@ -157,6 +203,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         self.carry_out(now)
     }
 
+    #[inline]
     fn carry_out(&mut self, now: Instant) -> Result<(), SimError> {
         while let Some(action) = self.engine.poll_action() {
             if let Some(checker) = &mut self.checker {
@@ -174,7 +221,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
             self.metrics.record(&record);
             (self.sink)(&record);
         }
-        self.metrics.memory(self.engine.total_used());
+        self.metrics.memory(now, self.engine.total_used());
         if let Some(checker) = &mut self.checker {
             checker.settle(now, &self.engine)?;
         }
@@ -190,6 +237,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     }
 
     /// Takes the run time of a request that goes to a sandbox.
+    #[inline]
     fn run_of(&mut self, request: RequestId) -> Duration {
         match self.current.take_if(|(r, _)| *r == request) {
             Some((_, run)) => run,
@@ -197,37 +245,52 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         }
     }
 
+    #[inline]
     fn act(&mut self, now: Instant, action: Action) {
+        if let Action::Run { sandbox, node, function, request } = action {
+            self.run_warm(now, sandbox, node, function, request);
+        } else {
+            self.act_rarely(now, action);
+        }
+    }
+
+    #[inline]
+    fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
+        let run = self.run_of(request);
+        let warm = self.laws[function.index()].warm.draw(request.0);
+        let (start, run_slowed) = (self.slowed(node, warm), self.slowed(node, run));
+        let slot = &mut self.slots[sandbox.slot as usize];
+        slot.serving = Some((request, run));
+        slot.start = start;
+        self.begin_work(sandbox);
+        self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
+    }
+
+    /// All actions but those of a warm start.
+    fn act_rarely(&mut self, now: Instant, action: Action) {
         let setup = self.setup;
         match action {
-            Action::Run { sandbox, node, function, request } => {
-                let run = self.run_of(request);
-                let warm = draw(&setup.profile(function).warm, setup.seed, Purpose::Warm, request.0);
-                let (start, run_slowed) = (self.slowed(node, warm), self.slowed(node, run));
-                let slot = self.slot(sandbox);
-                slot.serving = Some((request, run));
-                self.begin_work(sandbox);
-                self.queue.push(now + start + run_slowed, sandbox, Kind::Finished { start });
-            }
+            Action::Run { sandbox, node, function, request } => self.run_warm(now, sandbox, node, function, request),
             Action::Spawn { sandbox, node, function, request } => {
                 let run = request.map(|r| self.run_of(r));
                 self.operations += 1;
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
-                let cold = draw(&setup.profile(function).cold, setup.seed, Purpose::Cold, number);
+                let cold = self.laws[function.index()].cold.draw(number);
                 let start = self.slowed(node, cold);
                 let run_slowed = run.map(|run| self.slowed(node, run));
                 let slot = self.slot(sandbox);
                 *slot = Slot { generation: sandbox.generation, node: node.0, function: function.0, ..Slot::default() };
                 slot.serving = request.zip(run);
+                slot.start = start;
                 self.begin_work(sandbox);
                 self.queue.push(now + start, sandbox, Kind::Started);
                 if let Some(run) = run_slowed {
-                    self.queue.push(now + start + run, sandbox, Kind::Finished { start });
+                    self.queue.push(now + start + run, sandbox, Kind::Finished);
                 }
             }
             Action::Restore { sandbox, node, function, request } => self.restore(now, sandbox, node, function, request),
             Action::Checkpoint { sandbox, node, function } => {
-                let time = self.operation(function, Purpose::Checkpoint);
+                let time = self.checkpoint_time(function);
                 let pages = setup.functions[function.index()].memory.get() as f64 / 4096.0;
                 let costs = &setup.profiles.costs;
                 let chunks = f64::from(setup.config.chunksperpage);
@@ -240,16 +303,15 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
             Action::Reduce { sandbox, node, function, method, again } => {
                 let time = if again && self.slot(sandbox).reduced.is_some() {
                     // Back to the first image: the process is brought to its paused state again.
-                    self.operation(function, Purpose::Restore)
+                    self.pause_time(function)
                 } else {
                     let reduced = self.memory.reduce(setup, &self.engine, function, node, method);
                     let pages = reduced.pages_read();
                     let read = reduced.base.map_or(now, |(_, from)| self.network.read(now, from, node, pages));
-                    let mut time = self.operation(function, Purpose::Checkpoint)
-                        + read.since(now)
-                        + reduced.encode_time(setup, &setup.config);
+                    let mut time =
+                        self.checkpoint_time(function) + read.since(now) + reduced.encode_time(setup, &setup.config);
                     if !setup.config.nopause {
-                        time += self.operation(function, Purpose::Restore);
+                        time += self.pause_time(function);
                     }
                     self.slot(sandbox).reduced = Some(Box::new(reduced));
                     time
@@ -271,33 +333,40 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     fn restore(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let setup = self.setup;
         let run = self.run_of(request);
-        let profile = setup.profile(function);
+        let laws = self.laws[function.index()];
         let (base, pages, decode) = match &self.slot(sandbox).reduced {
             Some(r) => (r.base, r.pages_read(), r.decode_time(setup)),
             None => (None, 0.0, Duration::ZERO),
         };
         let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages));
-        let mut work = decode + draw(&profile.resume, setup.seed, Purpose::Resume, request.0);
+        let mut work = decode + laws.resume.draw(request.0);
         if setup.config.nopause {
-            work += draw(&profile.restore, setup.seed, Purpose::Restore, request.0);
+            work += laws.restore.draw(request.0);
         }
         let start = read.since(now) + self.slowed(node, work);
         let run_slowed = self.slowed(node, run);
-        self.slot(sandbox).serving = Some((request, run));
+        let slot = self.slot(sandbox);
+        slot.serving = Some((request, run));
+        slot.start = start;
         self.begin_work(sandbox);
         self.queue.push(now + start, sandbox, Kind::Restored);
-        self.queue.push(now + start + run_slowed, sandbox, Kind::Finished { start });
+        self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
     }
 
-    /// A draw for an operation without a request.
-    fn operation(&mut self, function: FunctionId, purpose: Purpose) -> Duration {
+    /// A checkpoint's time, drawn by the number of the operation.
+    fn checkpoint_time(&mut self, function: FunctionId) -> Duration {
         self.operations += 1;
-        let profile = self.setup.profile(function);
-        let latency = if matches!(purpose, Purpose::Checkpoint) { &profile.checkpoint } else { &profile.restore };
-        draw(latency, self.setup.seed, purpose, u64::MAX - self.operations)
+        self.laws[function.index()].checkpoint.draw(u64::MAX - self.operations)
+    }
+
+    /// The time of a restore without a request: a process is brought to its paused state.
+    fn pause_time(&mut self, function: FunctionId) -> Duration {
+        self.operations += 1;
+        self.laws[function.index()].restore.draw(u64::MAX - self.operations)
     }
 
     /// How long work takes on a node whose cores are shared with what is under way now.
+    #[inline]
     fn slowed(&self, node: NodeId, time: Duration) -> Duration {
         let cores = self.setup.config.cores;
         let busy = self.busy[node.index()] + 1;
@@ -308,6 +377,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         }
     }
 
+    #[inline]
     fn begin_work(&mut self, id: SandboxId) {
         if self.setup.config.cores > 0 {
             let slot = &mut self.slots[id.slot as usize];
@@ -317,6 +387,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         }
     }
 
+    #[inline]
     fn end_work(&mut self, id: SandboxId) {
         let slot = &mut self.slots[id.slot as usize];
         if std::mem::replace(&mut slot.working, false) {
@@ -335,12 +406,27 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         slot.generation = slot.generation.wrapping_add(1);
     }
 
+    #[inline]
     fn happens(&mut self, event: Event) -> Result<(), SimError> {
-        let Event { at, sandbox, kind, .. } = event;
-        if self.slots[sandbox.slot as usize].generation != sandbox.generation {
+        let Event { at, sandbox, kind } = event;
+        let slot = &mut self.slots[sandbox.slot as usize];
+        if slot.generation != sandbox.generation {
             return Ok(()); // It was purged meanwhile.
         }
-        let input = match kind {
+        if kind == Kind::Finished {
+            slot.serving = None;
+            let start = slot.start;
+            self.end_work(sandbox);
+            self.tell(at, Input::Finished { sandbox, start })
+        } else {
+            let input = self.outcome_of(sandbox, kind);
+            self.tell(at, input)
+        }
+    }
+
+    /// What the engine is told of an event.
+    fn outcome_of(&mut self, sandbox: SandboxId, kind: Kind) -> Input {
+        match kind {
             Kind::Started => {
                 if self.slots[sandbox.slot as usize].serving.is_none() {
                     self.end_work(sandbox);
@@ -348,11 +434,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 Input::Started { sandbox }
             }
             Kind::Restored => Input::Restored { sandbox },
-            Kind::Finished { start } => {
-                self.slots[sandbox.slot as usize].serving = None;
-                self.end_work(sandbox);
-                Input::Finished { sandbox, start }
-            }
+            Kind::Finished => Input::Finished { sandbox, start: self.slots[sandbox.slot as usize].start },
             Kind::Checkpointed => {
                 self.end_work(sandbox);
                 let slot = &mut self.slots[sandbox.slot as usize];
@@ -372,8 +454,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                     None => Input::Failed { sandbox },
                 }
             }
-        };
-        self.tell(at, input)
+        }
     }
 
     fn node_changes(&mut self, now: Instant, node: NodeId, lost: bool) -> Result<(), SimError> {

@@ -125,7 +125,7 @@ fn row(settings: &str, arrivals: &[Arrival]) -> String {
         s.mean_memory_mb,
         s.max_memory_mb,
         records.0,
-        digest(&outcome),
+        digest((&outcome.functions, &outcome.timeline)),
     )
 }
 

@@ -37,34 +37,66 @@ impl Engine {
         node.evictable = node.evictable + evictable - s.evictable;
         s.charged = charge;
         s.evictable = evictable;
-        if !node.dirty {
-            node.dirty = true;
-            self.dirty.push(s.node);
-        }
+        let node = s.node;
+        self.touch_node(node);
         if can_go {
             self.offer_victim(slot, frees_less);
         }
     }
 
-    /// Brings the trees of room up to date.
-    pub(super) fn settle_rooms(&mut self) {
-        while let Some(id) = self.dirty.pop() {
+    /// As [`Self::settle_account`] where nothing but the list of a sandbox changed: running or idle, its charge is the same.
+    #[inline]
+    pub(super) fn settle_list(&mut self, slot: usize) {
+        let s = &mut self.sandboxes[slot];
+        let can_go = s.list != List::None && !(s.is_base && s.references > 0);
+        let evictable = if can_go { s.charged } else { Bytes::ZERO };
+        if s.evictable == evictable {
+            return;
+        }
+        let node = &mut self.nodes[s.node.index()];
+        node.evictable = node.evictable + evictable - s.evictable;
+        s.evictable = evictable;
+        if !node.reachable_dirty {
+            node.reachable_dirty = true;
+            self.reachable_dirty.push(s.node);
+        }
+        if can_go && s.heap_entry == 0 {
+            self.offer_victim(slot, false);
+        }
+        debug_assert_eq!(self.sandboxes[slot].charged, self.charge_of(&self.sandboxes[slot]));
+    }
+
+    /// Brings the tree of free memory up to date.
+    pub(super) fn settle_free(&mut self) {
+        while let Some(id) = self.free_dirty.pop() {
             let node = &mut self.nodes[id.index()];
-            node.dirty = false;
+            node.free_dirty = false;
+            let free = node.cap.saturating_sub(node.used + node.foreign);
+            self.free.set(id, node.alive.then_some(free));
+        }
+    }
+
+    /// Brings the tree of what is free or could be freed up to date.
+    pub(super) fn settle_reachable(&mut self) {
+        while let Some(id) = self.reachable_dirty.pop() {
+            let node = &mut self.nodes[id.index()];
+            node.reachable_dirty = false;
             let free = node.cap.saturating_sub(node.used + node.foreign);
             // What is used beyond the cap (a charge that turned out larger) must be freed first.
             let over = (node.used + node.foreign).saturating_sub(node.cap);
             let reachable = (free + node.evictable).saturating_sub(over);
-            self.free.set(id, node.alive.then_some(free));
             self.reachable.set(id, node.alive.then_some(reachable));
         }
     }
 
+    /// Notes that a node's memory, or the node itself, has changed.
     pub(super) fn touch_node(&mut self, id: NodeId) {
         let node = &mut self.nodes[id.index()];
-        if !node.dirty {
-            node.dirty = true;
-            self.dirty.push(id);
+        if !std::mem::replace(&mut node.free_dirty, true) {
+            self.free_dirty.push(id);
+        }
+        if !std::mem::replace(&mut node.reachable_dirty, true) {
+            self.reachable_dirty.push(id);
         }
     }
 
@@ -169,6 +201,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn chain(&mut self, function: FunctionId, list: List) -> Option<&mut Chain> {
         let f = &mut self.functions[function.index()];
         match list {
@@ -181,6 +214,7 @@ impl Engine {
     }
 
     /// Appends a sandbox to one of its function's lists.
+    #[inline]
     pub(super) fn link(&mut self, slot: usize, list: List) {
         let function = self.sandboxes[slot].function;
         let Some(chain) = self.chain(function, list) else { return };
@@ -198,6 +232,7 @@ impl Engine {
     }
 
     /// Takes a sandbox out of the list it is in.
+    #[inline]
     pub(super) fn unlink(&mut self, slot: usize) {
         let Sandbox { function, list, prev, next, .. } = self.sandboxes[slot];
         let Some(chain) = self.chain(function, list) else { return };
@@ -232,6 +267,7 @@ impl Engine {
     }
 
     /// Counts an arrival for the rates, and once a minute forgets what left the window.
+    #[inline]
     pub(super) fn count_arrival(&mut self, now: Instant, function: FunctionId) {
         if self.functions[function.index()].rates.is_none() {
             return;
@@ -242,17 +278,21 @@ impl Engine {
             if rates.is_empty() {
                 self.active.push(function);
             }
-            rates.count(now);
-            let peak = rates.peak_of_newest(f.peak_rate);
-            self.peak_rates += peak - f.peak_rate;
-            f.peak_rate = peak;
+            if let Some(peak) = rates.count(now.minute()) {
+                self.peak_rates += peak - f.peak_rate;
+                f.peak_rate = peak;
+            }
         }
     }
 
+    #[inline]
     pub(super) fn roll_rates(&mut self, now: Instant) {
-        if now.minute() == self.rated_minute {
-            return;
+        if now.minute() != self.rated_minute {
+            self.forget_old_rates(now);
         }
+    }
+
+    fn forget_old_rates(&mut self, now: Instant) {
         self.rated_minute = now.minute();
         let mut active = std::mem::take(&mut self.active);
         let mut sum = 0.0;
@@ -269,6 +309,7 @@ impl Engine {
     }
 
     /// Asks the policy about a sandbox at `at`, by way of the timer heap.
+    #[inline]
     pub(super) fn set_deadline(&mut self, slot: usize, at: Instant) {
         let s = &mut self.sandboxes[slot];
         s.deadline = at;

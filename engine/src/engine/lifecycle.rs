@@ -34,7 +34,26 @@ fn class(s: &Sandbox) -> Class {
 
 impl Engine {
     /// Moves a sandbox to another state and keeps all counts.
+    #[inline]
     pub(super) fn enter(&mut self, slot: usize, next: State, now: Instant) {
+        let s = &mut self.sandboxes[slot];
+        // Nearly all moves are these two, and change none of the function's counts.
+        match (s.state, next) {
+            (State::Warm, State::Running) => {
+                s.enter(next, now);
+                self.population.warm -= 1;
+                self.population.busy += 1;
+            }
+            (State::Running, State::Warm) => {
+                s.enter(next, now);
+                self.population.busy -= 1;
+                self.population.warm += 1;
+            }
+            _ => self.enter_rarely(slot, next, now),
+        }
+    }
+
+    fn enter_rarely(&mut self, slot: usize, next: State, now: Instant) {
         let s = &mut self.sandboxes[slot];
         let (class_before, kind_before) = (class(s), (s.state, s.is_base));
         s.enter(next, now);
@@ -108,6 +127,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     pub(super) fn finished(&mut self, now: Instant, id: SandboxId, start: Duration) {
         let Some(slot) = self.slot(id) else { return };
         if self.sandboxes[slot].state != State::Running {
@@ -130,8 +150,10 @@ impl Engine {
             }
             StartKind::Cold => {}
         }
-        let cost = f.spec.cold_start.as_millis_f64() - f.spec.warm_start.as_millis_f64();
-        s.priority = greedy_dual_priority(self.nodes[node.index()].clock, f.uses, cost, f.spec.memory.as_mb());
+        if self.eviction.weighs {
+            let clock = self.nodes[node.index()].clock;
+            s.priority = greedy_dual_priority(clock, f.uses, f.start_cost_ms, f.memory_mb);
+        }
         self.counters.answered += 1;
         self.records.push_back(RequestRecord {
             request: a.request,
@@ -151,6 +173,7 @@ impl Engine {
     }
 
     /// A sandbox has no request any more: the next one of its function, or idle.
+    #[inline]
     fn fall_idle(&mut self, now: Instant, slot: usize) {
         let (function, is_base) = (self.sandboxes[slot].function, self.sandboxes[slot].is_base);
         self.enter(slot, if is_base { State::Base } else { State::Warm }, now);
@@ -166,7 +189,7 @@ impl Engine {
             false => List::Warm,
         };
         self.link(slot, list);
-        self.settle_account(slot);
+        self.settle_list(slot);
         let idle = self.policy.on_idle(now, function, is_base);
         if let Some(prewarm) = idle.prewarm {
             let f = &mut self.functions[function.index()];
@@ -235,8 +258,7 @@ impl Engine {
             DedupScope::Owner => self.bases_by_owner.get(&f.spec.owner).is_some_and(|n| *n > 0),
             DedupScope::Cluster => self.bases > 0,
         };
-        let memory = self.nodes.iter().filter(|n| n.alive).map(|n| n.cap).sum();
-        let cluster = ClusterView { memory, peak_rates: self.peak_rates, base_ready };
+        let cluster = ClusterView { memory: self.total_cap, peak_rates: self.peak_rates, base_ready };
         let verdict = self.policy.decide(now, &sandbox, &function, &cluster);
         self.sandboxes[slot].decisions = self.sandboxes[slot].decisions.saturating_add(1);
         let done = match verdict {
@@ -388,6 +410,7 @@ impl Engine {
             return;
         }
         self.nodes[id.index()].alive = false;
+        self.total_cap -= self.nodes[id.index()].cap;
         self.touch_node(id);
         let mut orphans = Vec::new();
         for slot in 0..self.sandboxes.len() {
@@ -434,6 +457,9 @@ impl Engine {
 
     pub(super) fn node_back(&mut self, now: Instant, id: NodeId) {
         let Some(node) = self.nodes.get_mut(id.index()) else { return };
+        if !node.alive {
+            self.total_cap += node.cap;
+        }
         node.alive = true;
         node.foreign = Bytes::ZERO;
         self.touch_node(id);

@@ -114,6 +114,35 @@ struct Chain {
 
 const EMPTY: Chain = Chain { head: NIL, tail: NIL };
 
+/// What is handed out after each step. Emptied from the front, then used again from the start: nothing is moved or allocated.
+struct Outbox<T> {
+    items: Vec<T>,
+    next: usize,
+}
+
+impl<T: Copy> Outbox<T> {
+    const fn new() -> Self {
+        Self { items: Vec::new(), next: 0 }
+    }
+
+    #[inline]
+    fn push_back(&mut self, item: T) {
+        self.items.push(item);
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<T> {
+        let item = self.items.get(self.next).copied();
+        if item.is_some() {
+            self.next += 1;
+        } else {
+            self.items.clear();
+            self.next = 0;
+        }
+        item
+    }
+}
+
 struct Function {
     spec: FunctionSpec,
     /// Idle for less than `reuseperiod`, by time.
@@ -139,7 +168,11 @@ struct Function {
     /// Requests since it last had no sandbox.
     uses: u64,
     rates: Option<RateWindow>,
+    /// Largest count of a minute in the window, per second.
     peak_rate: f64,
+    /// What greedy-dual takes a cold start to cost, ms, and a sandbox to weigh, MB.
+    start_cost_ms: f64,
+    memory_mb: f64,
     prewarm_at: Instant,
     prewarm_keep: Duration,
 }
@@ -157,7 +190,9 @@ struct Node {
     valid_victims: u32,
     /// Greedy-dual clock.
     clock: f64,
-    dirty: bool,
+    /// Its entry in the tree of free memory, or in that of reachable memory, is out of date.
+    free_dirty: bool,
+    reachable_dirty: bool,
 }
 
 /// A request that waits for memory.
@@ -182,7 +217,12 @@ pub struct Engine {
     free: Room,
     /// Free memory and what eviction could free, by node.
     reachable: Room,
-    dirty: Vec<NodeId>,
+    /// Nodes whose entries in `free`, and in `reachable`, are out of date. The second is brought up to date only when no
+    /// node has memory free: a warm start changes what can be evicted, and most runs never ask.
+    free_dirty: Vec<NodeId>,
+    reachable_dirty: Vec<NodeId>,
+    /// Memory caps of the nodes that are there.
+    total_cap: Bytes,
     sandboxes: Vec<Sandbox>,
     vacant: Vec<u32>,
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
@@ -199,8 +239,8 @@ pub struct Engine {
     total_used: Bytes,
     population: Population,
     counters: Counters,
-    actions: VecDeque<Action>,
-    records: VecDeque<RequestRecord>,
+    actions: Outbox<Action>,
+    records: Outbox<RequestRecord>,
 }
 
 impl Engine {
@@ -223,6 +263,8 @@ impl Engine {
             .into_iter()
             .map(|spec| Function {
                 warm_start_ms: spec.warm_start.as_millis_f64(),
+                start_cost_ms: spec.cold_start.as_millis_f64() - spec.warm_start.as_millis_f64(),
+                memory_mb: spec.memory.as_mb(),
                 spec,
                 cooling: EMPTY,
                 warm: EMPTY,
@@ -257,7 +299,8 @@ impl Engine {
                     victims: eviction::VictimHeap::default(),
                     valid_victims: 0,
                     clock: 0.0,
-                    dirty: false,
+                    free_dirty: false,
+                    reachable_dirty: false,
                 }
             })
             .collect();
@@ -269,7 +312,9 @@ impl Engine {
             nodes,
             free,
             reachable,
-            dirty: Vec::new(),
+            free_dirty: Vec::new(),
+            reachable_dirty: Vec::new(),
+            total_cap: config.memcap * count as u64,
             sandboxes: Vec::new(),
             vacant: Vec::new(),
             timers: BinaryHeap::new(),
@@ -284,13 +329,14 @@ impl Engine {
             total_used: Bytes::ZERO,
             population: Population::default(),
             counters: Counters::default(),
-            actions: VecDeque::new(),
-            records: VecDeque::new(),
+            actions: Outbox::new(),
+            records: Outbox::new(),
             config: config.clone(),
         })
     }
 
     /// Tells the engine what happened at `now`.
+    #[inline]
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Arrived { request, function } => self.arrived(now, request, function),
@@ -330,28 +376,34 @@ impl Engine {
     }
 
     /// When to call [`Self::handle_deadline`] at the latest; [`Instant::FAR`] for never.
+    #[inline]
     pub fn poll_deadline(&self) -> Instant {
         let mut next = self.timers.peek().map_or(Instant::FAR, |Reverse((at, ..))| *at);
         if let Some(Reverse((at, _))) = self.prewarms.peek() {
             next = next.min(*at);
         }
-        if let Some((_, waiting)) = self.waiting.first_key_value() {
+        if !self.waiting.is_empty()
+            && let Some((_, waiting)) = self.waiting.first_key_value()
+        {
             next = next.min(waiting.arrived + self.config.queue_deadline);
         }
         next
     }
 
     /// The next thing to do.
+    #[inline]
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// The next request that has ended.
+    #[inline]
     pub fn poll_record(&mut self) -> Option<RequestRecord> {
         self.records.pop_front()
     }
 
     /// Counts so far.
+    #[inline]
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -367,6 +419,7 @@ impl Engine {
     }
 
     /// Memory that all nodes together are charged.
+    #[inline]
     pub fn total_used(&self) -> Bytes {
         self.total_used
     }
@@ -386,15 +439,18 @@ impl Engine {
         self.get(sandbox).filter(|s| s.is_base).map(|s| s.references)
     }
 
+    #[inline]
     fn get(&self, id: SandboxId) -> Option<&Sandbox> {
         self.sandboxes.get(id.slot as usize).filter(|s| s.generation == id.generation && s.state != PURGED)
     }
 
     /// The slot of a sandbox that is still there.
+    #[inline]
     fn slot(&self, id: SandboxId) -> Option<usize> {
         self.get(id).map(|_| id.slot as usize)
     }
 
+    #[inline]
     fn id(&self, slot: usize) -> SandboxId {
         SandboxId { generation: self.sandboxes[slot].generation, slot: slot as u32 }
     }

@@ -12,6 +12,7 @@ use crate::units::{Bytes, Duration, Instant};
 const DEDUP_CANDIDATES: usize = 8;
 
 impl Engine {
+    #[inline]
     pub(super) fn arrived(&mut self, now: Instant, request: RequestId, function: FunctionId) {
         self.counters.arrived += 1;
         self.count_arrival(now, function);
@@ -25,15 +26,19 @@ impl Engine {
 
     /// Starts a request, or lets it wait. Others that wait for memory go first; a warm sandbox of its own
     /// function is not theirs to take.
+    #[inline]
     pub(super) fn start_or_wait(&mut self, now: Instant, request: RequestId, waiting: Waiting) {
         let started = if self.waiting.is_empty() {
             self.try_start(now, request, waiting)
         } else {
             self.try_warm(now, request, waiting)
         };
-        if started {
-            return;
+        if !started {
+            self.wait(request, waiting);
         }
+    }
+
+    fn wait(&mut self, request: RequestId, waiting: Waiting) {
         if !waiting.waited {
             self.counters.queued += 1;
         }
@@ -97,12 +102,18 @@ impl Engine {
         self.waiting.remove(&request).map(|w| (request, w))
     }
 
+    #[inline]
     fn try_start(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
-        self.try_warm(now, request, waiting)
-            || self.try_dedup(now, request, waiting)
-            || self.try_cold(now, request, waiting)
+        self.try_warm(now, request, waiting) || self.try_others(now, request, waiting)
     }
 
+    /// Out of the way of warm starts, which are nearly all.
+    #[inline(never)]
+    fn try_others(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
+        self.try_dedup(now, request, waiting) || self.try_cold(now, request, waiting)
+    }
+
+    #[inline]
     fn try_warm(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
         if self.functions[waiting.function.index()].cooling.head != NIL {
             self.cool_down(now, waiting.function);
@@ -117,11 +128,12 @@ impl Engine {
     }
 
     /// Runs a request on an idle sandbox that has its memory.
+    #[inline]
     pub(super) fn run_warm(&mut self, now: Instant, slot: usize, request: RequestId, waiting: Waiting) {
         self.unlink(slot);
         self.assign(now, slot, request, waiting, StartKind::Warm);
         self.enter(slot, State::Running, now);
-        self.settle_account(slot);
+        self.settle_list(slot);
         let Sandbox { node, function, .. } = self.sandboxes[slot];
         self.actions.push_back(Action::Run { sandbox: self.id(slot), node, function, request });
     }
@@ -164,10 +176,11 @@ impl Engine {
 
     fn try_cold(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
         let need = self.functions[waiting.function.index()].spec.memory;
-        self.settle_rooms();
+        self.settle_free();
         let node = match self.placement.pick(&self.free, waiting.function, need) {
             Some(node) => node,
             None => {
+                self.settle_reachable();
                 let Some(node) = self.placement.pick(&self.reachable, waiting.function, need) else { return false };
                 if !self.make_room(now, node, need) {
                     return false;
@@ -192,7 +205,7 @@ impl Engine {
             return;
         }
         let need = f.spec.memory;
-        self.settle_rooms();
+        self.settle_free();
         if let Some(node) = self.placement.pick(&self.free, function, need) {
             let slot = self.spawn(now, function, node);
             self.counters.prewarmed += 1;
@@ -217,6 +230,7 @@ impl Engine {
         slot
     }
 
+    #[inline]
     fn assign(&mut self, now: Instant, slot: usize, request: RequestId, waiting: Waiting, kind: StartKind) {
         match kind {
             StartKind::Cold => self.counters.cold += 1,
