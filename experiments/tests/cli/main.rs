@@ -1,0 +1,11 @@
+//! The tool as people and scripts use it: the built binary, its exit status, what it says and what it writes.
+
+mod commands;
+mod dedup;
+mod input;
+mod real_samples;
+mod reference_files;
+mod results;
+mod resume;
+mod support;
+mod traces;
