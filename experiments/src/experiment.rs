@@ -129,7 +129,10 @@ impl Experiment {
             ((*n).to_owned(), (*text).to_owned())
         } else {
             let shipped: Vec<&str> = SHIPPED.iter().map(|(n, _)| *n).collect();
-            bail!("no file `{name}`, and no shipped experiment of that name ({}); see `medes list`", shipped.join(", "));
+            bail!(
+                "no file `{name}`, and no shipped experiment of that name ({}); see `medes list`",
+                shipped.join(", ")
+            );
         };
         Self::parse(&stem, &text, overrides).with_context(|| format!("experiment `{name}`"))
     }
@@ -143,7 +146,8 @@ impl Experiment {
             let Some((key, value)) = setting.split_once('=') else {
                 bail!("--set `{setting}`: write key=value, or key=value,value,... for a grid");
             };
-            let list = || toml::Value::Array(value.split(',').map(|v| toml::Value::String(v.trim().to_owned())).collect());
+            let list =
+                || toml::Value::Array(value.split(',').map(|v| toml::Value::String(v.trim().to_owned())).collect());
             match key.trim() {
                 "seeds" | "seed" => raw.seeds = Some(list()),
                 "profile" => raw.profile = Some(value.to_owned()),
@@ -184,7 +188,8 @@ impl Experiment {
             raw.seeds = None;
         }
         let seeds = match raw.seeds {
-            Some(value) => texts(&value)?
+            Some(value) => texts(&value)
+                .context("`seeds`")?
                 .iter()
                 .map(|t| t.parse::<u64>().with_context(|| format!("seed `{t}` is not a whole number from 0")))
                 .collect::<anyhow::Result<Vec<u64>>>()?,
@@ -233,7 +238,12 @@ impl Experiment {
         };
         for cell in experiment.cells()? {
             if let Some(f) = experiment.faults.iter().find(|f| f.node >= cell.config.nodes || f.at_s < 0.0) {
-                bail!("[[fault]] of node {} at {} s: nodes are 0 to {}, times from 0", f.node, f.at_s, cell.config.nodes - 1);
+                bail!(
+                    "[[fault]] of node {} at {} s: nodes are 0 to {}, times from 0",
+                    f.node,
+                    f.at_s,
+                    cell.config.nodes - 1
+                );
             }
         }
         Ok(experiment)

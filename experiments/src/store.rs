@@ -55,7 +55,8 @@ impl Store {
     /// Opens or makes the folder, and clears what a broken-off run left half-written.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         let cells = root.join("cells");
-        std::fs::create_dir_all(&cells).with_context(|| format!("cannot make the result folder {}", cells.display()))?;
+        std::fs::create_dir_all(&cells)
+            .with_context(|| format!("cannot make the result folder {}", cells.display()))?;
         for entry in std::fs::read_dir(&cells)?.flatten() {
             if entry.path().extension().is_some_and(|e| e == "part") {
                 std::fs::remove_file(entry.path()).ok();
@@ -100,7 +101,8 @@ impl Store {
             if i == 0 {
                 out.write_record(row.keys().chain(&swept))?;
             }
-            let values = row.values().map(cell_text).chain(swept.iter().map(|k| cell.swept.get(k).cloned().unwrap_or_default()));
+            let values =
+                row.values().map(cell_text).chain(swept.iter().map(|k| cell.swept.get(k).cloned().unwrap_or_default()));
             out.write_record(values)?;
         }
         write_whole(&self.root.join("summary.csv"), &out.into_inner()?)
@@ -207,12 +209,35 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The columns that scripts count on, first and in this order; what else helps follows.
+const PROMISED: [&str; 16] = [
+    "policy",
+    "memcap_mb",
+    "nodes",
+    "seed",
+    "requests",
+    "cold",
+    "warm",
+    "dedup",
+    "queued",
+    "dropped",
+    "evictions",
+    "p50_ms",
+    "p99_ms",
+    "p999_ms",
+    "mean_memory_mb",
+    "max_memory_mb",
+];
+
 /// A summary as an ordered row.
 pub fn summary_row(summary: &Summary) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
-    match serde_json::to_value(summary)? {
-        serde_json::Value::Object(row) => Ok(row),
-        _ => Ok(serde_json::Map::new()),
+    let serde_json::Value::Object(mut rest) = serde_json::to_value(summary)? else { return Ok(serde_json::Map::new()) };
+    let mut row = serde_json::Map::new();
+    for name in PROMISED {
+        row.extend(rest.shift_remove_entry(name));
     }
+    row.extend(rest);
+    Ok(row)
 }
 
 fn cell_text(value: &serde_json::Value) -> String {
@@ -298,7 +323,10 @@ impl RequestWriter {
         columns.extend([
             Column::from(Series::new("request".into(), rows.iter().map(|r| r.request.0).collect::<Vec<u64>>())),
             text("function", &|r| self.names.get(r.function.index()).cloned()),
-            Column::from(Series::new("node".into(), rows.iter().map(|r| r.node.map(|n| n.0)).collect::<Vec<Option<u32>>>())),
+            Column::from(Series::new(
+                "node".into(),
+                rows.iter().map(|r| r.node.map(|n| n.0)).collect::<Vec<Option<u32>>>(),
+            )),
             float("arrived_s", &|r| r.arrived.as_secs_f64()),
             text("outcome", &|r| Some(r.outcome.name().to_owned())),
             text("start_kind", &|r| r.kind.map(|k| k.name().to_owned())),
@@ -330,7 +358,6 @@ impl RequestWriter {
         if let Some(out) = self.out.take() {
             out.finish()?;
         }
-        std::fs::rename(&self.part, &self.path)
-            .with_context(|| format!("cannot write {}", self.path.display()))
+        std::fs::rename(&self.part, &self.path).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

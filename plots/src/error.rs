@@ -1,3 +1,5 @@
+//! What can go wrong in drawing and in writing a report.
+
 use std::path::PathBuf;
 
 /// Why a figure or a report was not written.
