@@ -120,6 +120,11 @@ pub struct TimelineSample {
     pub evictions: u64,
 }
 
+/// JSON has no NaN and writes null for it: read back it is NaN again, not an error.
+fn number_or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
 /// One function over a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FunctionSummary {
@@ -138,12 +143,16 @@ pub struct FunctionSummary {
     /// Requests dropped or failed.
     pub dropped: u64,
     /// Mean of the answered requests' end-to-end latency, ms.
+    #[serde(deserialize_with = "number_or_nan")]
     pub mean_ms: f64,
     /// Percentiles of the answered requests' end-to-end latency, ms; NaN with no answer.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p50_ms: f64,
     /// 99th percentile.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p99_ms: f64,
     /// 99.9th percentile.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p999_ms: f64,
 }
 
@@ -175,22 +184,31 @@ pub struct Summary {
     /// Sandboxes removed or reduced to make room.
     pub evictions: u64,
     /// Percentiles of the answered requests' end-to-end latency, ms; NaN with no answer.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p50_ms: f64,
     /// 99th percentile.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p99_ms: f64,
     /// 99.9th percentile.
+    #[serde(deserialize_with = "number_or_nan")]
     pub p999_ms: f64,
     /// Mean end-to-end latency, ms.
+    #[serde(deserialize_with = "number_or_nan")]
     pub mean_ms: f64,
     /// Percentiles of the start (wait and start, without the run), ms.
+    #[serde(deserialize_with = "number_or_nan")]
     pub start_p50_ms: f64,
     /// 99th percentile of the start.
+    #[serde(deserialize_with = "number_or_nan")]
     pub start_p99_ms: f64,
     /// 99.9th percentile of the start.
+    #[serde(deserialize_with = "number_or_nan")]
     pub start_p999_ms: f64,
     /// Memory of the cluster, mean over time, MB.
+    #[serde(deserialize_with = "number_or_nan")]
     pub mean_memory_mb: f64,
     /// Memory of the cluster, largest at any instant, MB.
+    #[serde(deserialize_with = "number_or_nan")]
     pub max_memory_mb: f64,
     /// Sandboxes created ahead of a request.
     pub prewarmed: u64,
