@@ -43,9 +43,8 @@ impl Policy for Heuristic {
     fn decide(&mut self, _: Instant, s: &SandboxView, f: &FunctionView<'_>, cluster: &ClusterView) -> Verdict {
         let config = &self.common.config;
         let provisioned = provisioned(&self.common, f, config.provisioned);
-        let tentative = if s.form == Form::Dedup && s.idle >= config.keepdedup {
-            Verdict::Purge
-        } else if provisioned > config.gamma * f.peak_rate {
+        let expired = s.form == Form::Dedup && s.idle >= config.keepdedup;
+        let tentative = if expired || provisioned > config.gamma * f.peak_rate {
             Verdict::Purge
         } else if provisioned > f.mean_rate && cluster.base_ready {
             Verdict::Dedup

@@ -169,10 +169,9 @@ pub fn most_warm_starts(gaps: &[Gap], bins: &Bins) -> Bound {
         }
         let eta = 1.5 / (1.0 + step as f64 / 6.0);
         let floor = prices.iter().copied().fold(0.0, f64::max) * 1e-9;
-        for b in 0..n {
-            let (used, free) = (search.used[b], bins.free[b]);
+        for (price, (used, free)) in prices.iter_mut().zip(search.used.iter().zip(&bins.free)) {
             let pull = (used - free) / (used + free).max(1.0);
-            prices[b] = (prices[b].max(floor).max(f64::MIN_POSITIVE)) * (eta * pull).exp();
+            *price = price.max(floor).max(f64::MIN_POSITIVE) * (eta * pull).exp();
         }
     }
     let bound = search.evaluate(&best.1).min(gaps.len() as f64);
@@ -219,9 +218,9 @@ impl Search<'_> {
     /// The bound at `prices`; leaves the use of each bin and the cost of each gap behind.
     fn evaluate(&mut self, prices: &[f64]) -> f64 {
         let mut bound = 0.0;
-        for b in 0..prices.len() {
-            bound += prices[b] * self.bins.free[b];
-            self.total[b + 1] = self.total[b] + prices[b] * self.widths[b];
+        for (b, price) in prices.iter().enumerate() {
+            bound += price * self.bins.free[b];
+            self.total[b + 1] = self.total[b] + price * self.widths[b];
         }
         let n = prices.len();
         let (mut whole, mut part) = (vec![0.0f64; n + 1], vec![0.0f64; n]);
