@@ -58,9 +58,8 @@ fn look() -> Vec<Finding> {
         },
         Finding {
             what: "CRIU",
-            state: version("criu", &["--version"]).ok_or_else(|| {
-                "scripts/setup-criu installs one that works on recent kernels".into()
-            }),
+            state: version("criu", &["--version"])
+                .ok_or_else(|| "scripts/setup-criu installs one that works on recent kernels".into()),
             needed_for: "dumps of real functions",
         },
         Finding {
@@ -79,13 +78,20 @@ fn look() -> Vec<Finding> {
         },
         Finding {
             what: "QEMU",
-            state: version("qemu-system-x86_64", &["--version"]).ok_or_else(|| "apt-get install qemu-system-x86".into()),
+            state: version("qemu-system-x86_64", &["--version"])
+                .ok_or_else(|| "apt-get install qemu-system-x86".into()),
             needed_for: "the RDMA lab",
         },
         Finding {
             what: "address randomisation",
             state: std::fs::read_to_string("/proc/sys/kernel/randomize_va_space")
-                .map(|v| if v.trim() == "0" { "off".to_owned() } else { "on: patches between sandboxes save less".to_owned() })
+                .map(|v| {
+                    if v.trim() == "0" {
+                        "off".to_owned()
+                    } else {
+                        "on: patches between sandboxes save less".to_owned()
+                    }
+                })
                 .map_err(|e| e.to_string()),
             needed_for: "reading figures of dumps",
         },

@@ -18,7 +18,10 @@ pub fn explain(name: Option<&str>, out: &Output) -> anyhow::Result<()> {
     }
     if let Some(e) = policy::entry(name) {
         let number = e.reference_number.map(|n| format!("\n  number in controller.ini: {n}")).unwrap_or_default();
-        found.push(format!("policy {}\n  {}\n  source: {}\n  eviction: {}{number}", e.name, e.about, e.source, e.eviction));
+        found.push(format!(
+            "policy {}\n  {}\n  source: {}\n  eviction: {}{number}",
+            e.name, e.about, e.source, e.eviction
+        ));
     }
     if let Some(e) = eviction::strategy(name) {
         found.push(format!("eviction {}\n  {}", e.name, e.about));
@@ -31,7 +34,9 @@ pub fn explain(name: Option<&str>, out: &Output) -> anyhow::Result<()> {
     }
     if found.is_empty() {
         let near = nearest(name).map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
-        anyhow::bail!("nothing is called `{name}`{near}; `medes explain` lists all parameters, policies and strategies");
+        anyhow::bail!(
+            "nothing is called `{name}`{near}; `medes explain` lists all parameters, policies and strategies"
+        );
     }
     if out.json {
         out.print(serde_json::to_string_pretty(&found)?);
@@ -56,10 +61,10 @@ fn of_parameter(p: &Parameter) -> String {
 
 fn list(out: &Output) {
     if out.json {
-        let entry = |p: &Parameter| {
-            serde_json::json!({"name": p.name, "unit": p.unit, "default": p.default, "takes": p.expected(), "reference": p.reference, "about": p.about})
-        };
-        let policies = policy::REGISTRY.iter().map(|e| serde_json::json!({"name": e.name, "about": e.about, "source": e.source, "eviction": e.eviction}));
+        let entry = |p: &Parameter| serde_json::json!({"name": p.name, "unit": p.unit, "default": p.default, "takes": p.expected(), "reference": p.reference, "about": p.about});
+        let policies = policy::REGISTRY
+            .iter()
+            .map(|e| serde_json::json!({"name": e.name, "about": e.about, "source": e.source, "eviction": e.eviction}));
         let value = serde_json::json!({
             "parameters": PARAMETERS.iter().map(entry).collect::<Vec<_>>(),
             "policies": policies.collect::<Vec<_>>(),
@@ -70,9 +75,15 @@ fn list(out: &Output) {
     let head = |h: &[&str]| h.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let row = |cells: &[&str]| cells.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     out.print("Parameters (in [parameters] of an experiment file, or --set NAME=VALUE[,VALUE...])");
-    out.print(table(head(&["name", "default", "unit", "what it does"]), PARAMETERS.iter().map(|p| row(&[p.name, p.default, p.unit, p.about]))));
+    out.print(table(
+        head(&["name", "default", "unit", "what it does"]),
+        PARAMETERS.iter().map(|p| row(&[p.name, p.default, p.unit, p.about])),
+    ));
     out.print("Policies (--set policy=...)");
-    out.print(table(head(&["name", "what it does", "source"]), policy::REGISTRY.iter().map(|e| row(&[e.name, e.about, e.source]))));
+    out.print(table(
+        head(&["name", "what it does", "source"]),
+        policy::REGISTRY.iter().map(|e| row(&[e.name, e.about, e.source])),
+    ));
     out.print("Evictions (--set eviction=...)");
     out.print(table(head(&["name", "what goes first"]), eviction::REGISTRY.iter().map(|e| row(&[e.name, e.about]))));
     out.print("Placements (--set placement=...)");

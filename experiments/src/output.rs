@@ -36,7 +36,10 @@ impl Output {
 /// A table that fits the terminal, or 120 columns where there is none.
 pub fn table(head: impl IntoIterator<Item = String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(head);
     if !std::io::stdout().is_terminal() {
         table.set_width(120);
     }
@@ -51,7 +54,8 @@ pub fn table(head: impl IntoIterator<Item = String>, rows: impl IntoIterator<Ite
 pub fn figures(head: &[String], rows: &[Vec<String>], spare: &[&str]) -> String {
     let terminal = std::io::stdout().is_terminal();
     let available = if terminal { Table::new().width().map_or(100, usize::from) } else { 120 };
-    let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0) + 2;
+    let width =
+        |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0) + 2;
     let mut shown: Vec<usize> = (0..head.len()).collect();
     for name in spare.iter().rev() {
         if shown.iter().map(|i| width(*i)).sum::<usize>() <= available {
@@ -64,7 +68,11 @@ pub fn figures(head: &[String], rows: &[Vec<String>], spare: &[&str]) -> String 
         for i in &shown {
             let pad = width(*i) - 2 - cells[*i].chars().count();
             // The first two columns are names, the others figures.
-            let cell = if *i < 2 { format!("{}{}", cells[*i], " ".repeat(pad)) } else { format!("{}{}", " ".repeat(pad), cells[*i]) };
+            let cell = if *i < 2 {
+                format!("{}{}", cells[*i], " ".repeat(pad))
+            } else {
+                format!("{}{}", " ".repeat(pad), cells[*i])
+            };
             text.push_str(&format!("{cell}  "));
         }
         text.trim_end().to_owned()
@@ -85,7 +93,7 @@ pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(c);

@@ -61,7 +61,15 @@ mod tests {
             let f = set.function.iter().find(|f| f.name == name).unwrap();
             let memory = Bytes::from_mb(f.memory_mb);
             let codec = &set.codec["xdelta3"];
-            let query = Query { memory, chunksperpage: k, patchthreshold: 4096, codec, own_bases: 1, runtime_base: true, library_share: 1.0 };
+            let query = Query {
+                memory,
+                chunksperpage: k,
+                patchthreshold: 4096,
+                codec,
+                own_bases: 1,
+                runtime_base: true,
+                library_share: 1.0,
+            };
             1.0 - f.layout(&query).stored / memory.get() as f64
         };
         let (reference, _) = load("reference").unwrap();
@@ -69,7 +77,14 @@ mod tests {
             assert!((saved(&reference, &f.name, 5) - f.advantage).abs() < 0.01, "{}", f.name);
         }
         let (measured, _) = load("measured").unwrap();
-        for (name, k, share) in [("vanilla", 1, 0.75), ("vanilla", 5, 0.815), ("featuregen", 1, 0.26), ("featuregen", 5, 0.38), ("featuregen", 40, 0.66), ("rnnmodel", 40, 0.89)] {
+        for (name, k, share) in [
+            ("vanilla", 1, 0.75),
+            ("vanilla", 5, 0.815),
+            ("featuregen", 1, 0.26),
+            ("featuregen", 5, 0.38),
+            ("featuregen", 40, 0.66),
+            ("rnnmodel", 40, 0.89),
+        ] {
             assert!((saved(&measured, name, k) - share).abs() < 0.03, "{name} {k}: {}", saved(&measured, name, k));
         }
     }

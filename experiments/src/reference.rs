@@ -121,7 +121,8 @@ pub fn read(folder: &Path) -> anyhow::Result<Reference> {
             && count.parse() != Ok(out.applications.len())
         {
             let there = out.applications.len();
-            out.notes.push(format!("{place} says {count}, but there are {there} lines applN; the {there} lines are taken"));
+            out.notes
+                .push(format!("{place} says {count}, but there are {there} lines applN; the {there} lines are taken"));
         }
     }
     settle_policy(&mut out, policy, adaptive)?;
@@ -157,7 +158,9 @@ fn settle_policy(out: &mut Reference, policy: Option<(String, String)>, adaptive
             let entry = policy::REGISTRY.iter().find(|e| e.reference_number.is_some() && e.reference_number == number);
             match entry {
                 Some(e) => Some(e.name),
-                None => bail!("{place}: `{value}` is no policy; 1 fixed, 2 heuristic-openwhisk, 3 none-heuristic, 4 heuristic, 5 medes, 6 adaptive"),
+                None => bail!(
+                    "{place}: `{value}` is no policy; 1 fixed, 2 heuristic-openwhisk, 3 none-heuristic, 4 heuristic, 5 medes, 6 adaptive"
+                ),
             }
         }
     };
@@ -176,7 +179,12 @@ fn settle_policy(out: &mut Reference, policy: Option<(String, String)>, adaptive
 fn application(value: &str, comment: &str) -> anyhow::Result<Application> {
     let numbers: Vec<f64> = value
         .split_whitespace()
-        .map(|w| w.parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0).with_context(|| format!("`{w}` is not a number from 0")))
+        .map(|w| {
+            w.parse::<f64>()
+                .ok()
+                .filter(|v| v.is_finite() && *v >= 0.0)
+                .with_context(|| format!("`{w}` is not a number from 0"))
+        })
         .collect::<anyhow::Result<_>>()?;
     let [keep_alive_s, exec_ms, memory_mb, advantage] = numbers[..] else {
         bail!("`{value}` has {} numbers; write keep-alive (s), run (ms), memory (MB), advantage", numbers.len());
@@ -203,7 +211,8 @@ fn cluster(out: &mut Reference, text: &str) -> anyhow::Result<()> {
         bail!("grpc_nodes names a machine_id twice");
     }
     if !rdma.is_empty() && rdma != grpc {
-        out.notes.push(format!("cluster.json: memory_nodes {rdma:?} and grpc_nodes {grpc:?} differ; grpc_nodes are taken"));
+        out.notes
+            .push(format!("cluster.json: memory_nodes {rdma:?} and grpc_nodes {grpc:?} differ; grpc_nodes are taken"));
     }
     out.values.push(("nodes".to_owned(), grpc.len().to_string()));
     Ok(())
@@ -261,7 +270,9 @@ mod tests {
         assert_eq!((value("policy"), value("constraint"), value("nodes")), (Some("medes"), Some("memory"), Some("2")));
         assert_eq!((value("reuseperiod"), value("chunksperpage")), (Some("500"), Some("5")));
         assert_eq!(r.applications[1].name.as_deref(), Some("LinAlg"));
-        assert!(r.notes.iter().any(|n| n.contains("statepolicy")) && r.notes.iter().any(|n| n.contains("memory_nodes")));
+        assert!(
+            r.notes.iter().any(|n| n.contains("statepolicy")) && r.notes.iter().any(|n| n.contains("memory_nodes"))
+        );
         let (mut set, _) = crate::profiles::load("reference").unwrap();
         r.apply(&mut set);
         assert_eq!((set.function.len(), set.function[0].memory_mb), (2, 17.0));

@@ -92,9 +92,8 @@ fn print(
 /// The table for a terminal: means over seeds, cold starts with their 95 % interval.
 fn terminal_table(cells: &[CellData]) -> String {
     let table = Table::new(cells);
-    let fixed = [
-        "cold starts", "cold", "dedup", "waited", "dropped", "evicted", "p50 ms", "p99 ms", "p99.9 ms", "memory GB",
-    ];
+    let fixed =
+        ["cold starts", "cold", "dedup", "waited", "dropped", "evicted", "p50 ms", "p99 ms", "p99.9 ms", "memory GB"];
     let mut head: Vec<String> = ["pool", "policy"].map(str::to_owned).to_vec();
     head.extend(table.parameters.iter().cloned());
     head.extend(fixed.map(str::to_owned));
@@ -139,8 +138,13 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
         ),
     );
     let functions = match experiment.functions {
-        Functions::Own => "their own run times and memory; start times and classes of pages of the profile that their hash picks".to_owned(),
-        Functions::Mapped(rule) => format!("mapped onto the profile's functions by {rule:?}, as in the paper").to_lowercase(),
+        Functions::Own => {
+            "their own run times and memory; start times and classes of pages of the profile that their hash picks"
+                .to_owned()
+        }
+        Functions::Mapped(rule) => {
+            format!("mapped onto the profile's functions by {rule:?}, as in the paper").to_lowercase()
+        }
     };
     say("functions", functions);
     say("profile set", experiment.profile.clone());
@@ -157,7 +161,8 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
 
 /// The command that was given, as it could be given again.
 fn command() -> String {
-    let quote = |a: String| if a.contains([' ', '*', '\'', '"', '$']) { format!("'{}'", a.replace('\'', "'\\''")) } else { a };
+    let quote =
+        |a: String| if a.contains([' ', '*', '\'', '"', '$']) { format!("'{}'", a.replace('\'', "'\\''")) } else { a };
     let mut args: Vec<String> = std::env::args().map(quote).collect();
     if let Some(first) = args.first_mut() {
         *first = "medes".to_owned();
