@@ -30,9 +30,8 @@ struct Pair {
 
 fn pairs() -> Vec<Pair> {
     let root = std::env::var_os("MEDES_DUMPS").map(PathBuf::from);
-    let open = |mode: &str, instance: &str| {
-        Image::open(&root.as_ref()?.join(mode).join("rnnmodel").join(instance)).ok()
-    };
+    let open =
+        |mode: &str, instance: &str| Image::open(&root.as_ref()?.join(mode).join("rnnmodel").join(instance)).ok();
     let pair = |name: &'static str| Some(Pair { name, base: open(name, "0")?, image: open(name, "1")? });
     let real: Vec<Pair> = ["noaslr", "aslr"].into_iter().filter_map(pair).collect();
     if real.is_empty() { vec![made_up()] } else { real }
@@ -217,9 +216,9 @@ fn reference_pack(image: &Image, table: &BTreeMap<String, Vec<u64>>, base: &Imag
         let hit = reference_fingerprint(page, 5).iter().find_map(|h| table.get(h)?.first().copied());
         let mut patch = Vec::new();
         let mut codecs = Codecs::default();
-        let done = hit.and_then(|n| base.page(n)).is_some_and(|of_base| {
-            codecs.encode(Method::Xdelta3, page, Some(of_base), 4096, &mut patch)
-        });
+        let done = hit
+            .and_then(|n| base.page(n))
+            .is_some_and(|of_base| codecs.encode(Method::Xdelta3, page, Some(of_base), 4096, &mut patch));
         stored += if done { patch.len() } else { page.len() };
     }
     stored

@@ -4,8 +4,9 @@
 //! base's slot. A full bucket runs over into the next one and counts what ran over it, so that a search knows where
 //! to stop: almost always after one line.
 //!
-//! *Size*: 64 bytes for 4 entries. The table grows by half when 7 of 8 places are taken, so an entry costs 18.3 bytes in a
-//! table made to measure ([`Index::with_capacity`]) and up to 27.4 just after growing (a test counts them).
+//! *Size*: 64 bytes for 4 entries. The table grows by half when 3 of 4 places are taken, so an entry costs 21.3 bytes in a
+//! table made to measure ([`Index::with_capacity`]) and up to 32 just after growing (a test counts them). Fuller tables
+//! were slower: at 7 of 8 a search reads two lines as often as one.
 //!
 //! *Hot hashes* (the chunk of zeros, pages of libraries that every base has) keep at most [`CHAIN`] live
 //! entries; more are not entered. *Removal of a base* marks its slot dead: no search gives its entries any more, and
@@ -27,7 +28,7 @@ pub const CHAIN: usize = 8;
 
 const WAYS: usize = 4;
 /// Of 8 places in the table, how many are taken before it grows.
-const LOAD: usize = 7;
+const LOAD: usize = 6;
 /// How many buckets ahead of use are fetched.
 const AHEAD: usize = 16;
 
@@ -201,7 +202,7 @@ impl Index {
                 break;
             }
         }
-        // There is a place: the table is never more than 7/8 full.
+        // There is a place: the table is never more than 3/4 full.
         let Some((to, way)) = free else { return };
         let mut at = home;
         while at != to {
@@ -460,7 +461,7 @@ mod tests {
         let base = index.add_base().unwrap();
         index.insert(&entries(base, n));
         let each = index.bytes() as f64 / index.len() as f64;
-        assert!((18.0..18.6).contains(&each), "{each}");
+        assert!((21.0..21.5).contains(&each), "{each}");
         let mut growing = Index::default();
         let base = growing.add_base().unwrap();
         let mut worst: f64 = 0.0;
@@ -470,7 +471,7 @@ mod tests {
                 worst = worst.max(growing.bytes() as f64 / growing.len() as f64);
             }
         }
-        assert!(worst < 27.5, "{worst}");
+        assert!(worst < 32.1, "{worst}");
     }
 
     #[test]
