@@ -19,7 +19,7 @@ pub struct Candidate {
     pub idle_since: Instant,
     /// Requests served by this sandbox.
     pub uses: u32,
-    /// Greedy-dual key, taken at the last use: node clock + uses of the function x cold start / memory.
+    /// Greedy-dual key, taken at the last use: node clock + its uses x cold start / memory.
     pub priority: f64,
     /// What its eviction frees.
     pub frees: Bytes,

@@ -152,7 +152,7 @@ impl Engine {
         }
         if self.eviction.weighs {
             let clock = self.nodes[node.index()].clock;
-            s.priority = greedy_dual_priority(clock, f.uses, f.start_cost_ms, f.memory_mb);
+            s.priority = greedy_dual_priority(clock, u64::from(s.uses), f.start_cost_ms, f.memory_mb);
         }
         self.counters.answered += 1;
         self.records.push_back(RequestRecord {

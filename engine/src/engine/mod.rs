@@ -165,8 +165,6 @@ struct Function {
     warm_start_ms: f64,
     /// `None` until a dedup start was seen.
     dedup_start_ms: Option<f64>,
-    /// Requests since it last had no sandbox.
-    uses: u64,
     rates: Option<RateWindow>,
     /// Largest count of a minute in the window, per second.
     peak_rate: f64,
@@ -276,7 +274,6 @@ impl Engine {
                 count_dedup: 0,
                 count_busy: 0,
                 dedup_start_ms: None,
-                uses: 0,
                 rates: rated.then(|| RateWindow::new(config.window)),
                 peak_rate: 0.0,
                 prewarm_at: Instant::FAR,

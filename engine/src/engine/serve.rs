@@ -17,7 +17,6 @@ impl Engine {
         self.counters.arrived += 1;
         self.count_arrival(now, function);
         let f = &mut self.functions[function.index()];
-        f.uses += 1;
         f.prewarm_at = Instant::FAR;
         self.policy.on_arrival(now, function, f.count_busy);
         let waiting = Waiting { function, arrived: now, attempts: 0, waited: false };
@@ -288,10 +287,6 @@ impl Engine {
         }
         self.enter(slot, PURGED, now);
         self.settle_account(slot);
-        let f = &mut self.functions[self.sandboxes[slot].function.index()];
-        if f.count_warm + f.count_base + f.count_dedup == 0 {
-            f.uses = 0;
-        }
         self.vacant.push(slot as u32);
     }
 
