@@ -82,7 +82,7 @@ fn print(
             out.print(format!("- {sentence}"));
         }
     }
-    for note in notes.iter().filter(|n| !n.contains('\n')) {
+    for note in notes {
         out.say(format!("note: {note}"));
     }
     out.print(format!("results: {}\nreport:  {}", root.display(), report.display()));
