@@ -5,6 +5,9 @@ use std::process::Command;
 
 use crate::output::{Output, table};
 
+/// Where scripts/setup-criu puts one.
+const OWN_CRIU: &str = "/opt/medes/criu/bin/criu";
+
 struct Finding {
     what: &'static str,
     state: Result<String, String>,
@@ -59,6 +62,7 @@ fn look() -> Vec<Finding> {
         Finding {
             what: "CRIU",
             state: version("criu", &["--version"])
+                .or_else(|| version(OWN_CRIU, &["--version"]))
                 .ok_or_else(|| "scripts/setup-criu installs one that works on recent kernels".into()),
             needed_for: "dumps of real functions",
         },
