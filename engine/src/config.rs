@@ -47,6 +47,7 @@ pub struct Config {
     pub idletime: Duration,
     pub patchthreshold: u32,
     pub nopause: bool,
+    pub adaptive: bool,
     pub basechoice: [f64; 3],
     pub nodes: u32,
     pub cores: u32,
@@ -331,6 +332,15 @@ pub static PARAMETERS: &[Parameter] = &[
         set: number!(c, v, c.nopause = v > 0.0),
     },
     Parameter {
+        name: "adaptive",
+        unit: "",
+        kind: FLAG,
+        default: "0",
+        reference: "agent.ini [parameters]",
+        about: "1: keep-alive times are adaptive; the same as policy adaptive in place of fixed, and contradicts every other policy.",
+        set: number!(c, v, c.adaptive = v > 0.0),
+    },
+    Parameter {
         name: "nodes",
         unit: "nodes",
         kind: Kind::Integer(1, 100_000),
@@ -591,6 +601,7 @@ impl Default for Config {
             idletime: Duration::ZERO,
             patchthreshold: 0,
             nopause: false,
+            adaptive: false,
             basechoice: [0.0; 3],
             nodes: 1,
             cores: 0,
@@ -634,11 +645,18 @@ impl Config {
         Ok(())
     }
 
-    /// Checks what no single parameter can.
+    /// Checks what no single parameter can, and lets `adaptive` choose the policy that it means.
     ///
     /// # Errors
     /// [`ConfigError::Contradiction`] naming both and the mend.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub fn check(&mut self) -> Result<(), ConfigError> {
+        if self.adaptive {
+            if !["fixed", "adaptive"].contains(&self.policy) {
+                let what = format!("adaptive = 1 contradicts policy {}: leave one of them out", self.policy);
+                return Err(ConfigError::Contradiction { what });
+            }
+            self.policy = "adaptive";
+        }
         if self.hist_head > self.hist_tail {
             let what = format!(
                 "hist_head ({}) is above hist_tail ({}): the head percentile must not exceed the tail",
@@ -709,5 +727,10 @@ mod tests {
         assert!(c.set("basechoice", "0 1 2.5").is_ok());
         c.set("hist_head", "99.5").unwrap();
         assert!(c.check().unwrap_err().to_string().contains("hist_tail"));
+        let mut c = Config::default();
+        c.set("adaptive", "1").unwrap();
+        assert!(c.check().unwrap_err().to_string().contains("contradicts policy medes"));
+        c.set("policy", "fixed").unwrap();
+        assert_eq!((c.check(), c.policy), (Ok(()), "adaptive"));
     }
 }
