@@ -11,6 +11,7 @@ mod profiles;
 mod reference;
 mod report;
 mod run;
+mod slurm;
 mod store;
 mod trace_cmd;
 mod workload;
@@ -58,7 +59,11 @@ enum Command {
         after_help = "Examples:\n  medes run quickstart\n  medes run experiments/memcap.toml --trace azure2019:azurefunctions-dataset2019 --set trace.days=[1]\n  \
             medes run quickstart --set chunksperpage=1,5,20 --set policy=medes --seed 1 --seed 2\n  \
             medes run my.toml --config path/to/medes/config      (controller.ini, agent.ini, cluster.json)\n\n\
-            A broken-off run (Ctrl-C, kill) continues where it stopped when the same command is given again."
+            A broken-off run (Ctrl-C, kill) continues where it stopped when the same command is given again.\n\n\
+            On a Slurm cluster, from a folder that all nodes see:\n  medes run my.toml --on slurm --partition short --tasks 100\n\
+            submits the cells as a job array, follows it and gathers the results. Ctrl-C leaves the jobs alone; the same command\n\
+            follows them again, and runs the cells of failed and lost tasks again. --jobs is the cores of a task (default 1).\n\
+            Accounts and limits by way of the environment: SBATCH_ACCOUNT, SBATCH_TIMELIMIT, SBATCH_QOS, SBATCH_MEM_PER_CPU."
     )]
     Run(RunArgs),
     /// List the shipped experiments.
@@ -109,6 +114,27 @@ struct RunArgs {
     /// Let the outside checker prove that memory, references and requests add up (slow).
     #[arg(long)]
     check: bool,
+    /// Where the cells run: on this machine, or as a job array of a Slurm cluster.
+    #[arg(long, value_name = "WHERE", default_value = "here")]
+    on: Where,
+    /// Slurm: the partition; default: the cluster's.
+    #[arg(long, value_name = "NAME")]
+    partition: Option<String>,
+    /// Slurm: array tasks at most, each with its share of the cells; default: one a cell, 200 at most.
+    #[arg(long, value_name = "N")]
+    tasks: Option<std::num::NonZeroUsize>,
+    /// This is a task of a job array: run its cells of the plan, nothing else.
+    #[arg(long, value_name = "PLAN", hide = true)]
+    slurm_task: Option<PathBuf>,
+}
+
+/// Where cells run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// On this machine.
+    Here,
+    /// As a job array of a Slurm cluster, over a shared folder.
+    Slurm,
 }
 
 fn main() -> ExitCode {
@@ -162,6 +188,10 @@ enum Failure {
 
 fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     let bad = Failure::Input;
+    if args.on == Where::Here && (args.partition.is_some() || args.tasks.is_some()) {
+        return Err(bad(anyhow::anyhow!("--partition and --tasks are for a cluster: give --on slurm with them")));
+    }
+    let only = args.slurm_task.as_deref().map(slurm::task_cells).transpose().map_err(|e| bad(e.into()))?;
     let trace: Option<TraceSpec> =
         args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
     let reference = args.config.as_deref().map(reference::read).transpose().map_err(bad)?.unwrap_or_default();
@@ -196,7 +226,8 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     {
         out.warn("Ctrl-C cannot be caught here: it ends the program at once; finished cells are kept all the same");
     }
-    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
+    let cores = if args.on == Where::Slurm { None } else { std::thread::available_parallelism().ok() };
+    let jobs = args.jobs.or(cores).map_or(1, std::num::NonZero::get);
     let inputs = Inputs {
         experiment: &experiment,
         profiles: Arc::new(profiles),
@@ -204,11 +235,28 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         workload: &workload,
         jobs,
         check: args.check,
+        only,
     };
-    let finished = run::run(&inputs, &store, out).map_err(|e| match e.downcast_ref::<medes_sim::SimError>() {
-        Some(medes_sim::SimError::Check { .. }) | None => Failure::Run(e),
-        Some(_) => Failure::Input(e),
-    })?;
+    let here = || {
+        run::run(&inputs, &store, out).map_err(|e| match e.downcast_ref::<medes_sim::SimError>() {
+            Some(medes_sim::SimError::Check { .. }) | None => Failure::Run(e),
+            Some(_) => Failure::Input(e),
+        })
+    };
+    let finished = match args.slurm_task {
+        Some(plan) => {
+            return slurm::check_task(&inputs, &plan).map_err(|e| bad(e.into())).and_then(|()| here()).map(drop);
+        }
+        None if args.on == Where::Slurm => {
+            let arguments = std::env::args_os().skip(1).collect();
+            let wish = slurm::Wish { partition: args.partition, tasks: args.tasks, cores: jobs, arguments };
+            slurm::run(&inputs, &store, &wish, out).map_err(|e| match e.is_input() {
+                true => Failure::Input(e.into()),
+                false => Failure::Run(e.into()),
+            })?
+        }
+        None => here()?,
+    };
     let notes = reference.notes.into_iter().chain(trimmed).collect();
     report::publish(&experiment, &workload, &finished, &store, notes, out).map_err(Failure::Run)
 }

@@ -1,6 +1,6 @@
 //! Running the cells of an experiment: in parallel, each by itself, written as it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,13 +41,16 @@ pub struct Inputs<'a> {
     pub jobs: usize,
     /// Whether the outside checker watches.
     pub check: bool,
+    /// Keys of the only cells to run, where others run the rest.
+    pub only: Option<BTreeSet<String>>,
 }
 
 /// One cell with one seed.
-struct Job {
+pub struct Job {
     cell: Cell,
     seed: u64,
-    key: String,
+    /// Hash of all that determines its rows.
+    pub key: String,
     swept: BTreeMap<String, String>,
 }
 
@@ -63,7 +66,8 @@ pub struct Finished {
 
 /// Runs what is not yet in the store.
 pub fn run(inputs: &Inputs<'_>, store: &Store, out: &Output) -> anyhow::Result<Finished> {
-    let jobs = jobs(inputs)?;
+    let mut jobs = jobs(inputs)?;
+    jobs.retain(|j| inputs.only.as_ref().is_none_or(|only| only.contains(&j.key)));
     let results: Vec<Mutex<Option<CellResult>>> = jobs.iter().map(|j| Mutex::new(store.find(&j.key))).collect();
     let todo: Vec<usize> = (0..jobs.len()).filter(|i| lock(&results[*i]).is_none()).collect();
     let found = jobs.len() - todo.len();
@@ -117,12 +121,25 @@ fn stopped<E>(failure: &Mutex<Option<E>>) -> bool {
     INTERRUPTED.load(Ordering::Relaxed) || lock(failure).is_some()
 }
 
-fn label(job: &Job) -> String {
+/// What a person calls a cell: its parameters and its seed.
+pub fn label(job: &Job) -> String {
     let values: Vec<String> = job.cell.values.iter().map(|(k, v)| format!("{k}={v}")).collect();
     format!("{} seed={}", values.join(" "), job.seed)
 }
 
-fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
+/// How long a cell takes beside others of its experiment, in no unit: they share a trace, so it is the policy and the nodes.
+pub fn cost(job: &Job) -> f64 {
+    let config = &job.cell.config;
+    let policy = match policy::entry(config.policy).map(|e| e.kind) {
+        Some(Kind::Bound) => 0.5,
+        _ if config.policy.starts_with("fixed") => 1.0,
+        _ => 1.5,
+    };
+    policy * (1.0 + f64::from(config.nodes).log2() / 20.0)
+}
+
+/// All cells of an experiment with all seeds, in its order.
+pub fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
     let e = inputs.experiment;
     let swept_names = e.swept();
     let trace = trace_identity(e)?;

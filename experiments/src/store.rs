@@ -4,9 +4,11 @@
 //! determines its rows (parameters, seed, trace, profile set, version), so a finished cell is found whatever the grid
 //! around it, and a changed input never passes for the old one. Files appear under their name only once they are whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Context;
 use medes_engine::record::{FunctionSummary, RequestRecord, Summary, TimelineSample};
@@ -52,17 +54,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the folder, and clears what a broken-off run left half-written.
+    /// Opens or makes the folder, and clears what broken-off runs left half-written.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         let cells = root.join("cells");
         std::fs::create_dir_all(&cells)
             .with_context(|| format!("cannot make the result folder {}", cells.display()))?;
         for entry in std::fs::read_dir(&cells)?.flatten() {
-            if entry.path().extension().is_some_and(|e| e == "part") {
+            if abandoned(&entry) {
                 std::fs::remove_file(entry.path()).ok();
             }
         }
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// Keys of the cells whose files are there.
+    pub fn keys(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.root.join("cells")).into_iter().flatten().flatten();
+        entries.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".json")?.to_owned())).collect()
     }
 
     /// The folder.
@@ -82,7 +90,8 @@ impl Store {
 
     /// Where a cell's requests go while it runs.
     pub fn requests(&self, key: &str, labels: Labels, names: &[String]) -> anyhow::Result<RequestWriter> {
-        RequestWriter::new(self.path(key, "requests.part"), self.path(key, "parquet"), labels, names)
+        let path = self.path(key, "parquet");
+        RequestWriter::new(part(&path), path, labels, names)
     }
 
     /// Writes a finished cell.
@@ -156,7 +165,7 @@ impl Store {
         ]);
         let mut frame = DataFrame::new(rows.len(), columns)?;
         let path = self.root.join("timeline.parquet");
-        let part = path.with_extension("part");
+        let part = part(&path);
         writer(File::create(&part)?).finish(&mut frame)?;
         std::fs::rename(part, path)?;
         Ok(())
@@ -165,7 +174,7 @@ impl Store {
     /// `requests.parquet`: the cells' requests, one after the other.
     pub fn gather_requests(&self, keys: &[String]) -> anyhow::Result<()> {
         let path = self.root.join("requests.parquet");
-        let part = path.with_extension("part");
+        let part = part(&path);
         let mut out = None;
         for key in keys {
             let cell = self.path(key, "parquet");
@@ -200,10 +209,43 @@ fn writer(file: File) -> ParquetWriter<File> {
     ParquetWriter::new(file).with_compression(ParquetCompression::Snappy)
 }
 
+/// Where a file is written until it is whole: a name of this process's own, for a folder may be shared with others, on other machines too.
+fn part(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(format!(".{}.{}.part", host(), std::process::id()));
+    part.into()
+}
+
+/// The name of this machine, without dots.
+fn host() -> &'static str {
+    static HOST: OnceLock<String> = OnceLock::new();
+    HOST.get_or_init(|| {
+        let name = nix::unistd::gethostname().map(|n| n.to_string_lossy().replace('.', "-")).unwrap_or_default();
+        if name.is_empty() { "host".to_owned() } else { name }
+    })
+}
+
+/// Whether a file is the beginning of one whose writer is gone: a process of this machine that has ended, or one elsewhere
+/// that has not written for an hour.
+fn abandoned(entry: &std::fs::DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy().into_owned();
+    let Some(name) = name.strip_suffix(".part") else { return false };
+    let mut parts = name.rsplit('.');
+    match (parts.next().map(str::parse::<i32>), parts.next()) {
+        (Some(Ok(process)), Some(machine)) if machine == host() => {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), None) == Err(nix::errno::Errno::ESRCH)
+        }
+        (Some(Ok(_)), Some(_)) => {
+            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+            age.is_some_and(|age| age > Duration::from_secs(3600))
+        }
+        _ => true,
+    }
+}
+
 /// Writes a file so that it is either not there or whole.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    let part = part(path);
     std::fs::write(&part, bytes)
         .and_then(|()| std::fs::rename(&part, path))
         .with_context(|| format!("cannot write {}", path.display()))

@@ -7,5 +7,6 @@ mod real_samples;
 mod reference_files;
 mod results;
 mod resume;
+mod slurm;
 mod support;
 mod traces;
