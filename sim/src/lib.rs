@@ -9,9 +9,7 @@
 pub mod check;
 mod cost;
 pub mod fault;
-pub mod hist;
 mod memory;
-mod metrics;
 mod net;
 
 pub mod oracle;
@@ -19,6 +17,6 @@ mod queue;
 pub mod setup;
 pub mod world;
 
-pub use metrics::Outcome;
+pub use medes_engine::metrics::Outcome;
 pub use setup::{Arrival, Setup, SimError, SimFunction};
 pub use world::simulate;

@@ -7,15 +7,15 @@
 
 use medes_engine::engine::Counters;
 use medes_engine::event::Method;
+use medes_engine::hist::Histogram;
 use medes_engine::id::FunctionId;
+use medes_engine::metrics::Outcome;
 use medes_engine::policy::oracle::{Bins, Gap, Gaps, most_warm_starts};
 use medes_engine::record::{FunctionSummary, Summary};
 use medes_engine::units::{Bytes, Instant};
 
 use crate::cost::{Purpose, draw};
-use crate::hist::Histogram;
 use crate::memory::Memory;
-use crate::metrics::Outcome;
 use crate::setup::{Arrival, Setup, SimError};
 
 /// Time bins of the prices; more only tighten the bound.

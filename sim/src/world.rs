@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
+use medes_engine::metrics::{Metrics, Outcome};
 use medes_engine::record::RequestRecord;
 use medes_engine::units::{Duration, Instant};
 
@@ -12,7 +13,6 @@ use crate::check::Checker;
 use crate::cost::Laws;
 use crate::fault;
 use crate::memory::{Memory, Reduced};
-use crate::metrics::{Metrics, Outcome};
 use crate::net::Network;
 use crate::queue::{Event, Kind, Queue};
 use crate::setup::{Arrival, Setup, SimError};
@@ -38,7 +38,7 @@ pub fn simulate(
         laws: setup.functions.iter().map(|f| laws[f.profile]).collect(),
         memory: Memory::new(setup),
         network: Network::new(&setup.profiles.costs, setup.config.nodes as usize),
-        metrics: Metrics::new(setup),
+        metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
         checker: setup.check.then(Checker::default),
         slots: Vec::new(),
         busy: vec![0; setup.config.nodes as usize],
@@ -175,7 +175,8 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         if let Some(checker) = &self.checker {
             checker.finish(end)?;
         }
-        Ok(self.metrics.finish(self.setup, self.engine.counters(), self.engine.population()))
+        let (setup, names) = (self.setup, self.setup.functions.iter().map(|f| f.name.as_str()));
+        Ok(self.metrics.finish(&setup.config, setup.seed, names, self.engine.counters(), self.engine.population()))
     }
 
     #[inline]

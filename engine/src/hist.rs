@@ -4,7 +4,7 @@
 //! middle of its bucket, is off by at most `2^-(BITS + 1)` of its value: 0.05 % with 10 bits, 0.4 % with 7.
 //! Memory grows with the spread of the values and not with their number.
 
-use medes_engine::units::Duration;
+use crate::units::Duration;
 
 /// A histogram of times in µs.
 #[derive(Clone, Debug, Default)]

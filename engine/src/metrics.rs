@@ -1,11 +1,11 @@
-//! What a run amounts to: counts, percentiles, memory over time. Nothing here grows with the number of requests.
+//! What a run amounts to: counts, percentiles, memory over time. Both worlds add up with it. Nothing here grows with the number of
+//! requests.
 
-use medes_engine::engine::{Counters, Engine, Population};
-use medes_engine::record::{FunctionSummary, Outcome as Ended, RequestRecord, StartKind, Summary, TimelineSample};
-use medes_engine::units::{Bytes, Duration, Instant};
-
+use crate::config::Config;
+use crate::engine::{Counters, Engine, Population};
 use crate::hist::Histogram;
-use crate::setup::Setup;
+use crate::record::{FunctionSummary, Outcome as Ended, RequestRecord, StartKind, Summary, TimelineSample};
+use crate::units::{Bytes, Duration, Instant};
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,8 @@ struct PerFunction {
     latency: Histogram<7>,
 }
 
-pub(crate) struct Metrics {
+/// A run being added up: a world tells it of each record, of memory as it changes, and of time.
+pub struct Metrics {
     functions: Vec<PerFunction>,
     latency: Histogram<10>,
     start: Histogram<10>,
@@ -52,14 +53,15 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(setup: &Setup) -> Self {
+    /// For `functions` functions over a run of `length`, with a sample of the timeline each `interval`.
+    pub fn new(functions: usize, interval: Duration, length: Duration) -> Self {
         Self {
-            functions: vec![PerFunction::default(); setup.functions.len()],
+            functions: vec![PerFunction::default(); functions],
             latency: Histogram::default(),
             start: Histogram::default(),
             timeline: Vec::new(),
-            interval: setup.interval.max(Duration::from_millis(1)),
-            end: Instant::ZERO + setup.length,
+            interval: interval.max(Duration::from_millis(1)),
+            end: Instant::ZERO + length,
             since: Instant::ZERO,
             at: Instant::ZERO,
             used: Bytes::ZERO,
@@ -86,7 +88,7 @@ impl Metrics {
         self.at = self.at.max(now);
     }
 
-    pub fn close_intervals(&mut self, now: Instant, state: impl Fn() -> (Counters, Population)) {
+    fn close_intervals(&mut self, now: Instant, state: impl Fn() -> (Counters, Population)) {
         loop {
             let boundary = (self.since + self.interval).min(self.end);
             if now < boundary || self.since >= self.end {
@@ -140,6 +142,7 @@ impl Metrics {
         }
     }
 
+    /// A request ended.
     #[inline]
     pub fn record(&mut self, r: &RequestRecord) {
         let f = &mut self.functions[r.function.index()];
@@ -161,17 +164,25 @@ impl Metrics {
         }
     }
 
-    pub fn finish(mut self, setup: &Setup, counters: Counters, population: Population) -> Outcome {
+    /// The rows of the run: of `names` in the order of functions, under `config`, with the engine's last counts.
+    pub fn finish<'a>(
+        mut self,
+        config: &Config,
+        seed: u64,
+        names: impl Iterator<Item = &'a str>,
+        counters: Counters,
+        population: Population,
+    ) -> Outcome {
         // The last interval, if the run ended within it.
         let end = self.end;
         self.close_intervals(end, || (counters, population));
         let sum = |pick: fn(&PerFunction) -> u64| self.functions.iter().map(pick).sum::<u64>();
-        let length = setup.length.as_micros().max(1);
+        let length = self.end.since(Instant::ZERO).as_micros().max(1);
         let summary = Summary {
-            policy: setup.config.policy.to_owned(),
-            memcap_mb: setup.config.memcap.as_mb(),
-            nodes: setup.config.nodes,
-            seed: setup.seed,
+            policy: config.policy.to_owned(),
+            memcap_mb: config.memcap.as_mb(),
+            nodes: config.nodes,
+            seed,
             requests: sum(|f| f.requests),
             cold: sum(|f| f.cold),
             warm: sum(|f| f.warm),
@@ -198,10 +209,10 @@ impl Metrics {
         let functions = self
             .functions
             .iter()
-            .zip(setup.functions.iter())
+            .zip(names)
             .filter(|(f, _)| f.requests > 0)
-            .map(|(f, spec)| FunctionSummary {
-                function: spec.name.clone(),
+            .map(|(f, name)| FunctionSummary {
+                function: name.to_owned(),
                 requests: f.requests,
                 cold: f.cold,
                 warm: f.warm,
