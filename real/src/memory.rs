@@ -1,0 +1,69 @@
+//! Memory that processes and devices share: anonymous files (memfd), mapped shared and writable.
+//!
+//! Shared, because a fork must not copy it and because RDMA devices can pin it for good (private mappings get copied behind their back);
+//! writable, because some kernels do not register read-only shared mappings. Children of this process inherit neither the
+//! file nor the mapping: sandboxes and CRIU never have base pages in their address space.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// A mapping of an anonymous file. Never resized; unmapped when dropped.
+#[derive(Debug)]
+pub struct SharedMemory {
+    map: MmapRaw,
+    /// Through which another process of this node can map it too.
+    file: File,
+}
+
+impl SharedMemory {
+    /// `bytes` zero bytes, at least one.
+    ///
+    /// # Errors
+    /// No memory, or no more mappings.
+    pub fn zeroed(name: &str, bytes: usize) -> io::Result<Self> {
+        let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+        file.set_len(bytes.max(1) as u64)?;
+        let map = MmapOptions::new().len(bytes.max(1)).map_raw(&file)?;
+        map.advise(Advice::DontFork)?;
+        Ok(Self { map, file })
+    }
+
+    /// Memory that `fill` writes before anybody else sees it.
+    ///
+    /// # Errors
+    /// No memory, or whatever `fill` says.
+    pub fn filled(name: &str, bytes: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
+        let mut memory = Self::zeroed(name, bytes)?;
+        fill(memory.bytes_mut())?;
+        Ok(memory)
+    }
+
+    /// Where it is mapped.
+    pub fn address(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Never: a mapping has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The file behind it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The bytes, for the only holder.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped and writable for `len` bytes as long as `self`; `&mut self` says that nobody else of this process looks at it.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr(), self.map.len()) }
+    }
+}
