@@ -1,6 +1,7 @@
 //! The real world of Medes: what the engine decides, carried out on machines.
 //!
-//! So far the way base pages take: [`memory`] that a node shares, and the [`transport`]s that read it from other nodes.
+//! [`ops`] is what an agent can do on its node; [`memory`] that a node shares, and the [`transport`]s that read it from other nodes.
 
 pub mod memory;
+pub mod ops;
 pub mod transport;
