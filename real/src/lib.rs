@@ -1,7 +1,9 @@
 //! The real world of Medes: what the engine decides, carried out on machines.
 //!
-//! [`ops`] is what an agent can do on its node; [`memory`] that a node shares, and the [`transport`]s that read it from other nodes.
+//! [`cluster`] says where the agents are; [`ops`] is what an agent can do on its node; [`memory`] that a node shares, and the
+//! [`transport`]s that read it from other nodes.
 
+pub mod cluster;
 pub mod memory;
 pub mod ops;
 pub mod transport;
