@@ -81,13 +81,11 @@ pub trait Bases: Send + Sync {
     ///
     /// # Errors
     /// A base that is gone ([`OpError::BaseLost`]) or a page that is not what went in: the sandbox cannot run.
-    fn unpack(
-        &self,
-        file: &DedupFile<'_>,
-        give: &(dyn Fn(u64, &[Page]) -> Result<(), OpError> + Sync),
-        deadline: Instant,
-    ) -> Result<Unpacked, OpError>;
+    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError>;
 }
+
+/// Takes pages of an image that is being unpacked: number of the first, and the pages.
+pub type Give<'a> = dyn Fn(u64, &[Page]) -> Result<(), OpError> + Sync + 'a;
 
 /// A sandbox that can run.
 #[derive(Clone, Copy, Debug, Default)]
