@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 1 the run failed, 2 bad usage or input. Results go to standard output, everything else to standard error.
 
+mod bench;
 mod dedup_cmd;
 mod doctor;
 mod experiment;
@@ -81,6 +82,8 @@ enum Command {
     /// Deduplicate real memory: analyse dumps, sweep settings, pack, unpack, verify, model.
     #[command(subcommand)]
     Dedup(dedup_cmd::DedupCmd),
+    /// Measure how fast this build is on this machine, and against an earlier one.
+    Bench(bench::BenchArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
         Command::List => list(&out).map_err(Failure::Run),
         Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
         Command::Doctor => doctor::doctor(&out).map_err(Failure::Run),
+        Command::Bench(args) => bench::bench(&args, &out),
         Command::Trace(cmd) => trace_cmd::run(&cmd, &out).map_err(|e| match e.downcast_ref() {
             Some(medes_traces::TraceError::Write { .. }) => Failure::Run(e),
             _ => Failure::Input(e),

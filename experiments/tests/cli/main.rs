@@ -1,5 +1,6 @@
 //! The tool as people and scripts use it: the built binary, its exit status, what it says and what it writes.
 
+mod bench;
 mod commands;
 mod dedup;
 mod input;
