@@ -87,6 +87,12 @@ fn look() -> Vec<Finding> {
             needed_for: "the RDMA lab",
         },
         Finding {
+            what: "Slurm",
+            state: version("sbatch", &["--version"])
+                .ok_or_else(|| "a login node of your cluster; to try it: apt-get install slurm-wlm munge".into()),
+            needed_for: "medes run --on slurm",
+        },
+        Finding {
             what: "address randomisation",
             state: std::fs::read_to_string("/proc/sys/kernel/randomize_va_space")
                 .map(|v| {

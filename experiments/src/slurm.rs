@@ -123,6 +123,8 @@ pub fn run(inputs: &Inputs<'_>, store: &Store, wish: &Wish, out: &Output) -> Res
     if found > 0 {
         out.say(format!("{found} of {} cells are there from an earlier run", jobs.len()));
     }
+    // A file that cannot be read is no cell: whoever watches for it to appear must not take it for one.
+    missing.iter().for_each(|j| store.discard(&j.key));
     if !missing.is_empty() {
         let submissions = begin(inputs, &missing, store, wish, out)?;
         follow::follow(&missing, &submissions, store, out)?;

@@ -88,6 +88,13 @@ impl Store {
         serde_json::from_str(&text).ok()
     }
 
+    /// Removes a cell that is there and cannot be read.
+    pub fn discard(&self, key: &str) {
+        if self.find(key).is_none() {
+            std::fs::remove_file(self.path(key, "json")).ok();
+        }
+    }
+
     /// Where a cell's requests go while it runs.
     pub fn requests(&self, key: &str, labels: Labels, names: &[String]) -> anyhow::Result<RequestWriter> {
         let path = self.path(key, "parquet");
