@@ -6,7 +6,18 @@
 //! Answers about a sandbox that is gone are ignored: they were under way when it went.
 
 use crate::id::{FunctionId, NodeId, RequestId, SandboxId};
-use crate::units::{Bytes, Duration};
+use crate::units::{Bytes, Duration, Instant};
+
+/// One request of a trace: what a world turns into [`Input::Arrived`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival {
+    /// When it arrives, from the start of the trace.
+    pub at: Instant,
+    /// Whom it calls.
+    pub function: FunctionId,
+    /// How long the function's own code runs, start-up not included.
+    pub run: Duration,
+}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

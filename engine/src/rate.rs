@@ -3,19 +3,19 @@
 /// Arrivals of one function by minute over the window.
 #[derive(Clone, Debug)]
 pub(crate) struct RateWindow {
-    /// A ring by minute number.
-    counts: Box<[u32]>,
-    /// The newest minute counted, and its place in the ring.
+    /// The newest minute, its count, and the sum of the others: an arrival touches nothing else.
     minute: u64,
-    newest: usize,
-    sum: u64,
+    newest: u32,
     /// Largest count in the window.
     peak: u32,
+    older: u64,
+    /// The minutes before the newest: a ring by minute number.
+    counts: Box<[u32]>,
 }
 
 impl RateWindow {
     pub fn new(minutes: u32) -> Self {
-        Self { counts: vec![0; minutes as usize].into(), minute: 0, newest: 0, sum: 0, peak: 0 }
+        Self { minute: 0, newest: 0, peak: 0, older: 0, counts: vec![0; minutes as usize].into() }
     }
 
     /// Forgets minutes that left the window.
@@ -28,13 +28,13 @@ impl RateWindow {
 
     fn forget(&mut self, minute: u64) {
         let length = self.counts.len() as u64;
+        self.older += u64::from(self.newest);
+        self.counts[(self.minute % length) as usize] = std::mem::take(&mut self.newest);
         for back in 0..(minute - self.minute).min(length) {
             let at = ((minute - back) % length) as usize;
-            self.sum -= u64::from(self.counts[at]);
-            self.counts[at] = 0;
+            self.older -= u64::from(std::mem::take(&mut self.counts[at]));
         }
         self.minute = minute;
-        self.newest = (minute % length) as usize;
         self.peak = self.counts.iter().copied().max().unwrap_or(0);
     }
 
@@ -42,13 +42,11 @@ impl RateWindow {
     #[inline]
     pub fn count(&mut self, minute: u64) -> Option<f64> {
         self.roll(minute);
-        let newest = &mut self.counts[self.newest];
-        *newest = newest.saturating_add(1);
-        self.sum += 1;
-        if *newest <= self.peak {
+        self.newest = self.newest.saturating_add(1);
+        if self.newest <= self.peak {
             return None;
         }
-        self.peak = *newest;
+        self.peak = self.newest;
         Some(self.peak_per_s())
     }
 
@@ -59,12 +57,12 @@ impl RateWindow {
 
     /// Mean over the window: requests per second.
     pub fn mean_per_s(&self) -> f64 {
-        self.sum as f64 / (60.0 * self.counts.len() as f64)
+        (self.older + u64::from(self.newest)) as f64 / (60.0 * self.counts.len() as f64)
     }
 
     /// Whether nothing arrived in the window.
     pub fn is_empty(&self) -> bool {
-        self.sum == 0
+        self.older == 0 && self.newest == 0
     }
 }
 

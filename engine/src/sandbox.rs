@@ -68,7 +68,6 @@ impl State {
 pub(crate) struct Assignment {
     pub request: RequestId,
     pub arrived: Instant,
-    pub chosen: Instant,
     pub kind: StartKind,
     /// How often the request was given to a sandbox that failed it.
     pub attempts: u8,
@@ -96,43 +95,53 @@ pub(crate) enum List {
 /// No sandbox, in links.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// A sandbox in the engine's table.
+/// A sandbox in the engine's table: two cache lines, in the order in which requests touch them. Most of what a request costs in a
+/// large run is waiting for these lines, so they are kept this small; a test holds them to it.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Sandbox {
     pub generation: u32,
     pub function: FunctionId,
     pub node: NodeId,
-    pub state: State,
-    pub list: List,
+    /// Neighbours in its list; `next` means nothing while it is the tail, so that taking the tail out touches no other sandbox.
     pub prev: u32,
     pub next: u32,
-    /// When the last request ended, or the sandbox was created ahead of one.
-    pub idle_since: Instant,
-    pub state_since: Instant,
-    /// When the policy is asked next.
-    pub deadline: Instant,
-    /// When its entry in the timer heap fires; `FAR` without one.
-    pub timer: Instant,
-    pub current: Option<Assignment>,
-    /// What its node is charged for it.
-    pub charged: Bytes,
-    /// What eviction would free: its charge while it may be evicted, else zero.
-    pub evictable: Bytes,
-    /// Dump of a base; zero if it is none.
-    pub dump: Bytes,
-    pub is_base: bool,
-    pub blacklisted: bool,
-    pub image: Option<Box<Image>>,
-    /// Dedup sandboxes whose image refers to this base.
-    pub references: u32,
     /// Requests served.
     pub uses: u32,
-    /// Times the policy was asked since the last request.
-    pub decisions: u32,
-    /// Key of greedy-dual at the last use.
-    pub priority: f64,
     /// Number of its valid entry in the node's eviction heap; zero without one.
     pub heap_entry: u32,
+    pub state: State,
+    pub list: List,
+    /// Whether its charge is among what eviction could free on its node.
+    pub evictable: bool,
+    pub is_base: bool,
+    /// What its node is charged for it.
+    pub charged: Bytes,
+    /// When it was given its request; without one, when it came to its present state.
+    pub since: Instant,
+    /// When the policy is asked next.
+    pub deadline: Instant,
+    /// When its timer fires; `FAR` without one.
+    pub timer: Instant,
+    /// The request it has, if `serving`; see [`Self::current`].
+    request: RequestId,
+    arrived: Instant,
+    /// When the last request ended, or the sandbox was created ahead of one.
+    pub idle_since: Instant,
+    /// Dump of a base; zero if it is none.
+    pub dump: Bytes,
+    pub image: Option<Box<Image>>,
+    /// Key of greedy-dual at the last use.
+    pub priority: f64,
+    /// Dedup sandboxes whose image refers to this base.
+    pub references: u32,
+    /// Times the policy was asked since the last request.
+    pub decisions: u32,
+    pub blacklisted: bool,
+    serving: bool,
+    kind: StartKind,
+    attempts: u8,
+    waited: bool,
 }
 
 impl Sandbox {
@@ -141,33 +150,75 @@ impl Sandbox {
             generation,
             function,
             node,
-            state: State::Cold,
-            list: List::None,
             prev: NIL,
             next: NIL,
-            idle_since: now,
-            state_since: now,
+            uses: 0,
+            heap_entry: 0,
+            state: State::Cold,
+            list: List::None,
+            evictable: false,
+            is_base: false,
+            charged: Bytes::ZERO,
+            since: now,
             deadline: Instant::FAR,
             timer: Instant::FAR,
-            current: None,
-            charged: Bytes::ZERO,
-            evictable: Bytes::ZERO,
+            request: RequestId(0),
+            arrived: now,
+            idle_since: now,
             dump: Bytes::ZERO,
-            is_base: false,
-            blacklisted: false,
             image: None,
-            references: 0,
-            uses: 0,
-            decisions: 0,
             priority: 0.0,
-            heap_entry: 0,
+            references: 0,
+            decisions: 0,
+            blacklisted: false,
+            serving: false,
+            kind: StartKind::Cold,
+            attempts: 0,
+            waited: false,
         }
+    }
+
+    /// The request it serves or is being started for.
+    #[inline]
+    pub fn current(&self) -> Option<Assignment> {
+        let Self { request, arrived, kind, attempts, waited, .. } = *self;
+        self.serving.then_some(Assignment { request, arrived, kind, attempts, waited })
+    }
+
+    /// Gives it a request.
+    #[inline]
+    pub fn assign(&mut self, now: Instant, a: Assignment) {
+        (self.request, self.arrived, self.kind) = (a.request, a.arrived, a.kind);
+        (self.attempts, self.waited) = (a.attempts, a.waited);
+        self.serving = true;
+        self.since = now;
+    }
+
+    /// Takes its request.
+    #[inline]
+    pub fn take_current(&mut self) -> Option<Assignment> {
+        let current = self.current();
+        self.serving = false;
+        current
     }
 
     pub fn enter(&mut self, next: State, now: Instant) {
         debug_assert!(self.state.may_become(next), "{:?} -> {next:?}", self.state);
         self.state = next;
-        self.state_since = now;
+        if !self.serving {
+            self.since = now;
+        }
+    }
+
+    /// What eviction would free: its charge while it may be evicted, else zero.
+    pub fn frees(&self) -> Bytes {
+        if self.evictable { self.charged } else { Bytes::ZERO }
+    }
+
+    /// Whether it is idle and no image depends on it.
+    #[inline]
+    pub fn may_go(&self) -> bool {
+        self.list != List::None && !(self.is_base && self.references > 0)
     }
 }
 
@@ -176,6 +227,12 @@ mod tests {
     use super::*;
     use State::{Base, Cold, Dedup, InTransition, Purged, Running, Starting, Warm};
     use Transition::{Checkpointing, Reducing, Restoring};
+
+    #[test]
+    fn a_sandbox_is_two_cache_lines() {
+        assert_eq!(size_of::<Sandbox>(), 128);
+        assert!(std::mem::offset_of!(Sandbox, request) >= 64);
+    }
 
     #[test]
     fn the_life_cycle_allows_these_moves_and_no_others() {

@@ -35,6 +35,69 @@ struct Seen {
     request: Option<RequestId>,
 }
 
+/// Something that looks on while a world runs.
+pub trait Watch: Default {
+    /// The world tells the engine something.
+    ///
+    /// # Errors
+    /// The world itself broke the protocol.
+    fn input(&mut self, at: Instant, input: &Input) -> Result<(), SimError>;
+
+    /// The engine asks for something.
+    ///
+    /// # Errors
+    /// The sandbox's life does not allow it.
+    fn action(&mut self, at: Instant, action: &Action) -> Result<(), SimError>;
+
+    /// A request ended.
+    ///
+    /// # Errors
+    /// It was not open.
+    fn record(&mut self, at: Instant, record: &RequestRecord) -> Result<(), SimError>;
+
+    /// After a step: memory, node by node, and now and then the engine's own audit.
+    ///
+    /// # Errors
+    /// The books differ.
+    fn settle(&mut self, at: Instant, engine: &Engine) -> Result<(), SimError>;
+
+    /// At the end of the run.
+    ///
+    /// # Errors
+    /// A request never ended.
+    fn finish(&self, at: Instant) -> Result<(), SimError>;
+}
+
+/// Nobody looks on; costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Unwatched;
+
+impl Watch for Unwatched {
+    #[inline]
+    fn input(&mut self, _: Instant, _: &Input) -> Result<(), SimError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn action(&mut self, _: Instant, _: &Action) -> Result<(), SimError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn record(&mut self, _: Instant, _: &RequestRecord) -> Result<(), SimError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn settle(&mut self, _: Instant, _: &Engine) -> Result<(), SimError> {
+        Ok(())
+    }
+
+    fn finish(&self, _: Instant) -> Result<(), SimError> {
+        Ok(())
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Checker {
@@ -50,11 +113,16 @@ fn fault(at: Instant, what: impl Into<String>) -> SimError {
 }
 
 impl Checker {
-    /// The world tells the engine something.
-    ///
-    /// # Errors
-    /// The world itself broke the protocol.
-    pub fn input(&mut self, at: Instant, input: &Input) -> Result<(), SimError> {
+    fn serving(&self, at: Instant, request: Option<RequestId>) -> Result<(), SimError> {
+        match request {
+            Some(r) if !self.open.contains(&r) => Err(fault(at, format!("{r} is served but not open"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Watch for Checker {
+    fn input(&mut self, at: Instant, input: &Input) -> Result<(), SimError> {
         let step = |seen: Option<&mut Seen>, from: &[Phase], to: Phase| match seen {
             // Answers about sandboxes that are gone are allowed.
             None => Ok(()),
@@ -114,11 +182,7 @@ impl Checker {
         }
     }
 
-    /// The engine asks for something.
-    ///
-    /// # Errors
-    /// The sandbox's life does not allow it.
-    pub fn action(&mut self, at: Instant, action: &Action) -> Result<(), SimError> {
+    fn action(&mut self, at: Instant, action: &Action) -> Result<(), SimError> {
         let (sandbox, from, to, serving) = match *action {
             Action::Spawn { sandbox, node, function, request } => {
                 let seen = Seen { function, node, phase: Phase::Starting, dump: Bytes::ZERO, image: None, request };
@@ -164,27 +228,12 @@ impl Checker {
         self.serving(at, serving)
     }
 
-    fn serving(&self, at: Instant, request: Option<RequestId>) -> Result<(), SimError> {
-        match request {
-            Some(r) if !self.open.contains(&r) => Err(fault(at, format!("{r} is served but not open"))),
-            _ => Ok(()),
-        }
-    }
-
-    /// A request ended.
-    ///
-    /// # Errors
-    /// It was not open.
-    pub fn record(&mut self, at: Instant, r: &RequestRecord) -> Result<(), SimError> {
+    fn record(&mut self, at: Instant, r: &RequestRecord) -> Result<(), SimError> {
         self.ended += 1;
         if self.open.remove(&r.request) { Ok(()) } else { Err(fault(at, format!("{} ended twice", r.request))) }
     }
 
-    /// After a step: memory, node by node, and now and then the engine's own audit.
-    ///
-    /// # Errors
-    /// The books differ.
-    pub fn settle(&mut self, at: Instant, engine: &Engine) -> Result<(), SimError> {
+    fn settle(&mut self, at: Instant, engine: &Engine) -> Result<(), SimError> {
         let nodes = engine.config().nodes;
         let mut used = vec![Bytes::ZERO; nodes as usize];
         for s in self.sandboxes.values() {
@@ -223,11 +272,7 @@ impl Checker {
         Ok(())
     }
 
-    /// At the end of the run.
-    ///
-    /// # Errors
-    /// A request never ended.
-    pub fn finish(&self, at: Instant) -> Result<(), SimError> {
+    fn finish(&self, at: Instant) -> Result<(), SimError> {
         if self.open.is_empty() && self.arrived == self.ended {
             Ok(())
         } else {

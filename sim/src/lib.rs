@@ -17,6 +17,7 @@ mod queue;
 pub mod setup;
 pub mod world;
 
+pub use medes_engine::event::Arrival;
 pub use medes_engine::metrics::Outcome;
-pub use setup::{Arrival, Setup, SimError, SimFunction};
+pub use setup::{Setup, SimError, SimFunction};
 pub use world::simulate;

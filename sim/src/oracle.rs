@@ -6,7 +6,7 @@
 //! schedule need reach. A request that must wait because the runs alone fill the cap is not made to.
 
 use medes_engine::engine::Counters;
-use medes_engine::event::Method;
+use medes_engine::event::{Arrival, Method};
 use medes_engine::hist::Histogram;
 use medes_engine::id::FunctionId;
 use medes_engine::metrics::Outcome;
@@ -16,7 +16,7 @@ use medes_engine::units::{Bytes, Instant};
 
 use crate::cost::{Purpose, draw};
 use crate::memory::Memory;
-use crate::setup::{Arrival, Setup, SimError};
+use crate::setup::{Setup, SimError};
 
 /// Time bins of the prices; more only tighten the bound.
 const BINS: u64 = 4096;

@@ -10,17 +10,6 @@ use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::fault::Fault;
 
-/// A request of the trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// When.
-    pub at: Instant,
-    /// For which function.
-    pub function: FunctionId,
-    /// How long it runs once it runs.
-    pub run: Duration,
-}
-
 /// A function of the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimFunction {

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use medes_engine::engine::Engine;
-use medes_engine::event::{Action, Input};
+use medes_engine::event::{Action, Arrival, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::{Metrics, Outcome};
 use medes_engine::record::RequestRecord;
 use medes_engine::units::{Duration, Instant};
 
-use crate::check::Checker;
+use crate::check::{Checker, Unwatched, Watch};
 use crate::cost::Laws;
 use crate::fault;
 use crate::memory::{Memory, Reduced};
 use crate::net::Network;
 use crate::queue::{Event, Kind, Queue};
-use crate::setup::{Arrival, Setup, SimError};
+use crate::setup::{Setup, SimError};
 
 /// Runs `setup` on the arrivals that `next_batch` appends until it returns false; each request that ends goes to `sink`.
 ///
@@ -28,41 +28,37 @@ pub fn simulate(
     next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
     sink: impl FnMut(&RequestRecord),
 ) -> Result<Outcome, SimError> {
-    setup.check()?;
-    let engine = Engine::new(&setup.config, setup.specs())?;
-    let laws: Vec<Laws> = setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect();
-    let world = World {
-        setup,
-        engine,
-        queue: Queue::default(),
-        laws: setup.functions.iter().map(|f| laws[f.profile]).collect(),
-        memory: Memory::new(setup),
-        network: Network::new(&setup.profiles.costs, setup.config.nodes as usize),
-        metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
-        checker: setup.check.then(Checker::default),
-        slots: Vec::new(),
-        busy: vec![0; setup.config.nodes as usize],
-        pending: BTreeMap::new(),
-        current: None,
-        operations: 0,
-        sink,
-    };
-    world.run(next_batch)
+    if setup.check {
+        World::<_, Checker>::new(setup, sink)?.run(next_batch)
+    } else {
+        World::<_, Unwatched>::new(setup, sink)?.run(next_batch)
+    }
 }
 
-/// What the world knows of a slot of the engine's table.
+/// What the world knows of a slot of the engine's table: one cache line.
 #[derive(Clone, Debug, Default)]
+#[repr(align(64))]
 struct Slot {
     generation: u32,
     node: u32,
     function: u32,
-    /// The request it serves and how long that runs.
-    serving: Option<(RequestId, Duration)>,
-    /// From the start of that action until the function began, or will begin, to run.
-    start: Duration,
+    /// Whether it has a request.
+    serving: bool,
     /// Whether it counts as work on its node's cores.
     working: bool,
+    /// The request and how long it runs.
+    request: RequestId,
+    run: Duration,
+    /// From the start of that action until the function began, or will begin, to run.
+    start: Duration,
     reduced: Option<Box<Reduced>>,
+}
+
+impl Slot {
+    #[inline]
+    fn serve(&mut self, request: RequestId, run: Duration, start: Duration) {
+        (self.serving, self.request, self.run, self.start) = (true, request, run, start);
+    }
 }
 
 /// The arrivals, batch after batch.
@@ -115,16 +111,17 @@ impl<B: FnMut(&mut Vec<Arrival>) -> bool> Feed<B> {
     }
 }
 
-struct World<'a, S> {
+struct World<'a, S, W> {
     setup: &'a Setup,
     engine: Engine,
     queue: Queue,
-    /// Modelled times by function.
+    /// Modelled times by profile, and the profile of each function.
     laws: Vec<Laws>,
+    profiles: Vec<u32>,
     memory: Memory,
     network: Network,
     metrics: Metrics,
-    checker: Option<Checker>,
+    watch: W,
     slots: Vec<Slot>,
     /// Work under way by node, while cores are limited.
     busy: Vec<u32>,
@@ -137,7 +134,28 @@ struct World<'a, S> {
     sink: S,
 }
 
-impl<S: FnMut(&RequestRecord)> World<'_, S> {
+impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
+    fn new(setup: &'a Setup, sink: S) -> Result<Self, SimError> {
+        setup.check()?;
+        Ok(Self {
+            setup,
+            engine: Engine::new(&setup.config, setup.specs())?,
+            queue: Queue::default(),
+            laws: setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect(),
+            profiles: setup.functions.iter().map(|f| f.profile as u32).collect(),
+            memory: Memory::new(setup),
+            network: Network::new(&setup.profiles.costs, setup.config.nodes as usize),
+            metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
+            watch: W::default(),
+            slots: Vec::new(),
+            busy: vec![0; setup.config.nodes as usize],
+            pending: BTreeMap::new(),
+            current: None,
+            operations: 0,
+            sink,
+        })
+    }
+
     fn run(mut self, next_batch: impl FnMut(&mut Vec<Arrival>) -> bool) -> Result<Outcome, SimError> {
         let faults = fault::schedule(&self.setup.faults, self.setup.config.nodes);
         let mut next_fault = 0;
@@ -163,7 +181,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                     self.happens(event)?;
                 }
             } else if arrival == now {
-                let (request, a) = feed.take(self.laws.len())?;
+                let (request, a) = feed.take(self.profiles.len())?;
                 self.arrives(request, a)?;
             } else {
                 self.engine.handle_deadline(now);
@@ -172,9 +190,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         }
         let end = feed.last.max(end);
         self.metrics.advance(end, &self.engine);
-        if let Some(checker) = &self.checker {
-            checker.finish(end)?;
-        }
+        self.watch.finish(end)?;
         let (setup, names) = (self.setup, self.setup.functions.iter().map(|f| f.name.as_str()));
         Ok(self.metrics.finish(&setup.config, setup.seed, names, self.engine.counters(), self.engine.population()))
     }
@@ -197,9 +213,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
 
     #[inline]
     fn tell(&mut self, now: Instant, input: Input) -> Result<(), SimError> {
-        if let Some(checker) = &mut self.checker {
-            checker.input(now, &input)?;
-        }
+        self.watch.input(now, &input)?;
         self.engine.handle(now, input);
         self.carry_out(now)
     }
@@ -207,15 +221,11 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     #[inline]
     fn carry_out(&mut self, now: Instant) -> Result<(), SimError> {
         while let Some(action) = self.engine.poll_action() {
-            if let Some(checker) = &mut self.checker {
-                checker.action(now, &action)?;
-            }
+            self.watch.action(now, &action)?;
             self.act(now, action);
         }
         while let Some(record) = self.engine.poll_record() {
-            if let Some(checker) = &mut self.checker {
-                checker.record(now, &record)?;
-            }
+            self.watch.record(now, &record)?;
             if record.node.is_none() {
                 self.pending.remove(&record.request);
             }
@@ -223,10 +233,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
             (self.sink)(&record);
         }
         self.metrics.memory(now, self.engine.total_used());
-        if let Some(checker) = &mut self.checker {
-            checker.settle(now, &self.engine)?;
-        }
-        Ok(())
+        self.watch.settle(now, &self.engine)
     }
 
     fn slot(&mut self, id: SandboxId) -> &mut Slot {
@@ -258,11 +265,9 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     #[inline]
     fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let run = self.run_of(request);
-        let warm = self.laws[function.index()].warm.draw(request.0);
+        let warm = self.laws_of(function).warm.draw(request.0);
         let (start, run_slowed) = (self.slowed(node, warm), self.slowed(node, run));
-        let slot = &mut self.slots[sandbox.slot as usize];
-        slot.serving = Some((request, run));
-        slot.start = start;
+        self.slots[sandbox.slot as usize].serve(request, run, start);
         self.begin_work(sandbox);
         self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
     }
@@ -276,13 +281,15 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
                 let run = request.map(|r| self.run_of(r));
                 self.operations += 1;
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
-                let cold = self.laws[function.index()].cold.draw(number);
+                let cold = self.laws_of(function).cold.draw(number);
                 let start = self.slowed(node, cold);
                 let run_slowed = run.map(|run| self.slowed(node, run));
                 let slot = self.slot(sandbox);
                 *slot = Slot { generation: sandbox.generation, node: node.0, function: function.0, ..Slot::default() };
-                slot.serving = request.zip(run);
                 slot.start = start;
+                if let Some((request, run)) = request.zip(run) {
+                    slot.serve(request, run, start);
+                }
                 self.begin_work(sandbox);
                 self.queue.push(now + start, sandbox, Kind::Started);
                 if let Some(run) = run_slowed {
@@ -334,7 +341,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     fn restore(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let setup = self.setup;
         let run = self.run_of(request);
-        let laws = self.laws[function.index()];
+        let laws = *self.laws_of(function);
         let (base, pages, decode) = match &self.slot(sandbox).reduced {
             Some(r) => (r.base, r.pages_read(), r.decode_time(setup)),
             None => (None, 0.0, Duration::ZERO),
@@ -346,36 +353,41 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
         }
         let start = read.since(now) + self.slowed(node, work);
         let run_slowed = self.slowed(node, run);
-        let slot = self.slot(sandbox);
-        slot.serving = Some((request, run));
-        slot.start = start;
+        self.slot(sandbox).serve(request, run, start);
         self.begin_work(sandbox);
         self.queue.push(now + start, sandbox, Kind::Restored);
         self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
     }
 
+    #[inline]
+    fn laws_of(&self, function: FunctionId) -> &Laws {
+        &self.laws[self.profiles[function.index()] as usize]
+    }
+
     /// A checkpoint's time, drawn by the number of the operation.
     fn checkpoint_time(&mut self, function: FunctionId) -> Duration {
         self.operations += 1;
-        self.laws[function.index()].checkpoint.draw(u64::MAX - self.operations)
+        self.laws_of(function).checkpoint.draw(u64::MAX - self.operations)
     }
 
     /// The time of a restore without a request: a process is brought to its paused state.
     fn pause_time(&mut self, function: FunctionId) -> Duration {
         self.operations += 1;
-        self.laws[function.index()].restore.draw(u64::MAX - self.operations)
+        self.laws_of(function).restore.draw(u64::MAX - self.operations)
     }
 
     /// How long work takes on a node whose cores are shared with what is under way now.
     #[inline]
     fn slowed(&self, node: NodeId, time: Duration) -> Duration {
         let cores = self.setup.config.cores;
-        let busy = self.busy[node.index()] + 1;
-        if cores == 0 || busy <= cores {
-            time
-        } else {
-            Duration::from_micros((time.as_micros() as f64 * f64::from(busy) / f64::from(cores)).round() as u64)
+        if cores == 0 {
+            return time;
         }
+        let busy = self.busy[node.index()] + 1;
+        if busy <= cores {
+            return time;
+        }
+        Duration::from_micros((time.as_micros() as f64 * f64::from(busy) / f64::from(cores)).round() as u64)
     }
 
     #[inline]
@@ -400,8 +412,8 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     fn release(&mut self, id: SandboxId) {
         self.end_work(id);
         let slot = &mut self.slots[id.slot as usize];
-        if let Some((request, run)) = slot.serving.take() {
-            self.pending.insert(request, run);
+        if std::mem::take(&mut slot.serving) {
+            self.pending.insert(slot.request, slot.run);
         }
         slot.reduced = None;
         slot.generation = slot.generation.wrapping_add(1);
@@ -415,7 +427,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
             return Ok(()); // It was purged meanwhile.
         }
         if kind == Kind::Finished {
-            slot.serving = None;
+            slot.serving = false;
             let start = slot.start;
             self.end_work(sandbox);
             self.tell(at, Input::Finished { sandbox, start })
@@ -429,7 +441,7 @@ impl<S: FnMut(&RequestRecord)> World<'_, S> {
     fn outcome_of(&mut self, sandbox: SandboxId, kind: Kind) -> Input {
         match kind {
             Kind::Started => {
-                if self.slots[sandbox.slot as usize].serving.is_none() {
+                if !self.slots[sandbox.slot as usize].serving {
                     self.end_work(sandbox);
                 }
                 Input::Started { sandbox }

@@ -11,7 +11,8 @@ use rand_distr::{Distribution, Poisson};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::options::{MINUTE_MICROS, Spread};
-use crate::trace::{Arrival, Body, Counts, Trace, mix};
+use crate::Arrival;
+use crate::trace::{Body, Counts, Trace, mix};
 
 /// Below this many requests a comparison sort beats the radix sort.
 const FEW: usize = 1024;

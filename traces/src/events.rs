@@ -12,7 +12,8 @@ use crate::error::quote;
 use crate::options::{LONGEST_MINUTES, MINUTE_MICROS, TraceOptions};
 use crate::report::{Oddity, ReadReport};
 use crate::table::Table;
-use crate::trace::{Arrival, Body, Function, MemoryRow, Trace};
+use crate::Arrival;
+use crate::trace::{Body, Function, MemoryRow, Trace};
 
 /// Collects the events of a file.
 #[derive(Default)]

@@ -49,4 +49,5 @@ pub use law::{RunLaw, RunRow};
 pub use options::{AppMemory, MINUTES_PER_DAY, MemoryFigure, Spread, TraceOptions, Window};
 pub use report::{FileRead, Oddity, ReadReport, Tally};
 pub use spec::{TraceKind, TraceSpec, open};
-pub use trace::{Arrival, Function, MemoryRow, Trace, Trigger};
+pub use medes_engine::event::Arrival;
+pub use trace::{Function, MemoryRow, Trace, Trigger};

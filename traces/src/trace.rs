@@ -5,24 +5,14 @@
 //! they are consumed; see [`crate::Arrivals`].
 
 use medes_engine::id::FunctionId;
-use medes_engine::units::{Bytes, Duration, Instant};
+use medes_engine::event::Arrival;
+use medes_engine::units::{Bytes, Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::arrivals::Arrivals;
 use crate::law::{RunLaw, RunRow};
 use crate::options::Spread;
 use crate::report::ReadReport;
-
-/// One request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Arrival {
-    /// When it arrives, from the start of the trace.
-    pub at: Instant,
-    /// Whom it calls.
-    pub function: FunctionId,
-    /// How long the function's own code runs, start-up not included.
-    pub run: Duration,
-}
 
 /// What calls a function; the seven kinds of the Azure files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

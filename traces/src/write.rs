@@ -11,7 +11,8 @@ use crate::TraceError;
 use crate::azure2019::{MEMORY_COLUMNS, MEMORY_FUNCTION, RUN_COLUMNS, file_name};
 use crate::law::RunRow;
 use crate::options::MINUTES_PER_DAY;
-use crate::trace::{Arrival, Body, Function, MemoryRow, Trace};
+use crate::Arrival;
+use crate::trace::{Body, Function, MemoryRow, Trace};
 
 /// Writes the files of the Azure 2019 schema into a folder, three a day, every day with its 1440 columns.
 /// Minutes stay where they are in the day they come from, others are 0; a trace of events is laid out from

@@ -25,18 +25,18 @@ impl Engine {
     pub(super) fn settle_account(&mut self, slot: usize) {
         let charge = self.charge_of(&self.sandboxes[slot]);
         let s = &mut self.sandboxes[slot];
-        let can_go = s.list != List::None && !(s.is_base && s.references > 0);
-        let evictable = if can_go { charge } else { Bytes::ZERO };
-        if s.charged == charge && s.evictable == evictable {
+        let can_go = s.may_go();
+        let (frees, freed) = (if can_go { charge } else { Bytes::ZERO }, s.frees());
+        s.evictable = frees > Bytes::ZERO;
+        if s.charged == charge && freed == frees {
             return;
         }
         let frees_less = charge < s.charged;
         let node = &mut self.nodes[s.node.index()];
         node.used = node.used + charge - s.charged;
         self.total_used = self.total_used + charge - s.charged;
-        node.evictable = node.evictable + evictable - s.evictable;
+        node.evictable = node.evictable + frees - freed;
         s.charged = charge;
-        s.evictable = evictable;
         let node = s.node;
         self.touch_node(node);
         if can_go {
@@ -48,14 +48,13 @@ impl Engine {
     #[inline]
     pub(super) fn settle_list(&mut self, slot: usize) {
         let s = &mut self.sandboxes[slot];
-        let can_go = s.list != List::None && !(s.is_base && s.references > 0);
-        let evictable = if can_go { s.charged } else { Bytes::ZERO };
-        if s.evictable == evictable {
+        let can_go = s.may_go() && s.charged > Bytes::ZERO;
+        if s.evictable == can_go {
             return;
         }
+        s.evictable = can_go;
         let node = &mut self.nodes[s.node.index()];
-        node.evictable = node.evictable + evictable - s.evictable;
-        s.evictable = evictable;
+        node.evictable = if can_go { node.evictable + s.charged } else { node.evictable - s.charged };
         if !node.reachable_dirty {
             node.reachable_dirty = true;
             self.reachable_dirty.push(s.node);
@@ -168,7 +167,7 @@ impl Engine {
                 continue;
             }
             let slot = entry.sandbox.slot as usize;
-            if self.sandboxes[slot].evictable == Bytes::ZERO {
+            if !self.sandboxes[slot].evictable {
                 self.sandboxes[slot].heap_entry = 0;
                 self.nodes[id.index()].valid_victims -= 1;
                 continue;
@@ -178,7 +177,7 @@ impl Engine {
                 self.nodes[id.index()].victims.push(Entry { key, ..entry });
                 continue;
             }
-            if self.eviction.spares_fresh && now.since(self.sandboxes[slot].state_since) < self.config.evict_after {
+            if self.eviction.spares_fresh && now.since(self.sandboxes[slot].since) < self.config.evict_after {
                 fresh.push(entry);
                 continue;
             }
@@ -228,7 +227,6 @@ impl Engine {
         let s = &mut self.sandboxes[slot];
         s.list = list;
         s.prev = tail;
-        s.next = NIL;
     }
 
     /// Takes a sandbox out of the list it is in.
@@ -236,29 +234,27 @@ impl Engine {
     pub(super) fn unlink(&mut self, slot: usize) {
         let Sandbox { function, list, prev, next, .. } = self.sandboxes[slot];
         let Some(chain) = self.chain(function, list) else { return };
-        if prev == NIL {
-            chain.head = next;
-        }
-        if next == NIL {
+        let is_tail = chain.tail == slot as u32;
+        if is_tail {
             chain.tail = prev;
         }
-        if prev != NIL {
-            self.sandboxes[prev as usize].next = next;
+        if prev == NIL {
+            chain.head = if is_tail { NIL } else { next };
         }
-        if next != NIL {
+        if !is_tail {
             self.sandboxes[next as usize].prev = prev;
+            if prev != NIL {
+                self.sandboxes[prev as usize].next = next;
+            }
         }
-        let s = &mut self.sandboxes[slot];
-        s.list = List::None;
-        s.prev = NIL;
-        s.next = NIL;
+        self.sandboxes[slot].list = List::None;
     }
 
     /// Moves sandboxes whose `reuseperiod` is over to the warm list.
     pub(super) fn cool_down(&mut self, now: Instant, function: FunctionId) {
         loop {
             let head = self.functions[function.index()].cooling.head;
-            if head == NIL || self.sandboxes[head as usize].state_since + self.config.reuseperiod > now {
+            if head == NIL || self.sandboxes[head as usize].since + self.config.reuseperiod > now {
                 return;
             }
             self.unlink(head as usize);
@@ -269,7 +265,7 @@ impl Engine {
     /// Counts an arrival for the rates, and once a minute forgets what left the window.
     #[inline]
     pub(super) fn count_arrival(&mut self, now: Instant, function: FunctionId) {
-        if self.functions[function.index()].rates.is_none() {
+        if !self.rated {
             return;
         }
         self.roll_rates(now);
@@ -337,7 +333,7 @@ impl Engine {
                 ));
             }
             used[s.node.index()] += s.charged;
-            evictable[s.node.index()] += s.evictable;
+            evictable[s.node.index()] += s.frees();
             if s.state.is_idle() != (s.list != List::None) {
                 return Err(format!("a {:?} sandbox is in list {:?}", s.state, s.list));
             }
@@ -373,7 +369,7 @@ impl Engine {
                 _ if s.is_base => c.1 += 1,
                 _ => c.0 += 1,
             }
-            c.3 += u32::from(s.current.is_some());
+            c.3 += u32::from(s.current().is_some());
         }
         for (f, c) in self.functions.iter().zip(count) {
             if (f.count_warm, f.count_base, f.count_dedup, f.count_busy) != c {

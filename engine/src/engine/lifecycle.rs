@@ -99,7 +99,7 @@ impl Engine {
         if self.sandboxes[slot].state != State::Starting {
             return;
         }
-        if self.sandboxes[slot].current.is_some() {
+        if self.sandboxes[slot].current().is_some() {
             self.enter(slot, State::Running, now);
             return;
         }
@@ -134,7 +134,8 @@ impl Engine {
             return;
         }
         let s = &mut self.sandboxes[slot];
-        let Some(a) = s.current.take() else { return };
+        let Some(a) = s.take_current() else { return };
+        let chosen = s.since;
         s.uses = s.uses.saturating_add(1);
         s.decisions = 0;
         s.idle_since = now;
@@ -162,9 +163,9 @@ impl Engine {
             arrived: a.arrived,
             outcome: Outcome::Answered,
             kind: Some(a.kind),
-            wait: a.chosen.since(a.arrived),
+            wait: chosen.since(a.arrived),
             start,
-            run: now.since(a.chosen).saturating_sub(start),
+            run: now.since(chosen).saturating_sub(start),
         });
         self.fall_idle(now, slot);
         if !self.waiting.is_empty() {
@@ -376,7 +377,8 @@ impl Engine {
 
     pub(super) fn failed(&mut self, now: Instant, id: SandboxId) {
         let Some(slot) = self.slot(id) else { return };
-        let Sandbox { state, function, current, references, .. } = self.sandboxes[slot];
+        let Sandbox { state, function, references, .. } = self.sandboxes[slot];
+        let current = self.sandboxes[slot].current();
         match state {
             State::InTransition(Transition::Checkpointing | Transition::Reducing) => {
                 self.sandboxes[slot].blacklisted = true;
@@ -416,7 +418,7 @@ impl Engine {
         for slot in 0..self.sandboxes.len() {
             let s = &self.sandboxes[slot];
             if s.node == id && s.state != State::Purged {
-                orphans.extend(s.current.map(|a| (s.function, a)));
+                orphans.extend(s.current().map(|a| (s.function, a)));
                 self.counters.lost += 1;
                 self.remove(now, slot);
             }
@@ -443,7 +445,7 @@ impl Engine {
             }
             match s.state {
                 State::Dedup | State::InTransition(Transition::Restoring | Transition::Reducing) => {
-                    orphans.extend(s.current.map(|a| (s.function, a)));
+                    orphans.extend(s.current().map(|a| (s.function, a)));
                     self.counters.lost += 1;
                     self.purge(now, slot, PurgeReason::BaseLost);
                 }

@@ -135,7 +135,7 @@ impl<T: Copy> Outbox<T> {
         let item = self.items.get(self.next).copied();
         if item.is_some() {
             self.next += 1;
-        } else {
+        } else if self.next > 0 {
             self.items.clear();
             self.next = 0;
         }
@@ -143,36 +143,38 @@ impl<T: Copy> Outbox<T> {
     }
 }
 
+/// A warm start and the end of its run touch the first cache line alone, and the second where rates are kept.
+#[repr(C, align(64))]
 struct Function {
-    spec: FunctionSpec,
-    /// Idle for less than `reuseperiod`, by time.
-    cooling: Chain,
     /// Idle and warm, the one used last at the tail.
     warm: Chain,
+    /// Idle for less than `reuseperiod`, by time.
+    cooling: Chain,
     /// Idle bases.
     bases: Chain,
     /// Reduced.
     dedup: Chain,
-    /// Requests waiting, by number.
-    waiting: VecDeque<RequestId>,
+    /// Starting or serving.
+    count_busy: u32,
     /// Sandboxes without bases and dedup ones, with those on the way to base: W.
     count_warm: u32,
     count_base: u32,
     /// With those on the way to it: D.
     count_dedup: u32,
-    /// Starting or serving.
-    count_busy: u32,
     warm_start_ms: f64,
-    /// `None` until a dedup start was seen.
-    dedup_start_ms: Option<f64>,
+    prewarm_at: Instant,
     rates: Option<RateWindow>,
     /// Largest count of a minute in the window, per second.
     peak_rate: f64,
     /// What greedy-dual takes a cold start to cost, ms, and a sandbox to weigh, MB.
     start_cost_ms: f64,
     memory_mb: f64,
-    prewarm_at: Instant,
+    /// `None` until a dedup start was seen.
+    dedup_start_ms: Option<f64>,
     prewarm_keep: Duration,
+    /// Requests waiting, by number.
+    waiting: VecDeque<RequestId>,
+    spec: FunctionSpec,
 }
 
 struct Node {
@@ -239,6 +241,8 @@ pub struct Engine {
     counters: Counters,
     actions: Outbox<Action>,
     records: Outbox<RequestRecord>,
+    /// Whether arrivals are counted for rates.
+    rated: bool,
 }
 
 impl Engine {
@@ -328,6 +332,7 @@ impl Engine {
             counters: Counters::default(),
             actions: Outbox::new(),
             records: Outbox::new(),
+            rated,
             config: config.clone(),
         })
     }

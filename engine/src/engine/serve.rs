@@ -149,8 +149,8 @@ impl Engine {
             let spec = &self.functions[s.function.index()].spec;
             let stored = s.image.as_ref().map_or(Bytes::ZERO, |i| i.stored);
             let need = (spec.memory + stored).saturating_sub(s.charged);
-            let cool = s.state_since + self.config.reuseperiod <= now;
-            let room = self.free_on(s.node) + (node.evictable.saturating_sub(s.evictable));
+            let cool = s.since + self.config.reuseperiod <= now;
+            let room = self.free_on(s.node) + (node.evictable.saturating_sub(s.frees()));
             if cool && node.restores < self.config.dedup_starts && room >= need {
                 let id = s.node;
                 let function = s.function;
@@ -238,7 +238,7 @@ impl Engine {
         }
         let s = &mut self.sandboxes[slot];
         let Waiting { arrived, attempts, waited, .. } = waiting;
-        s.current = Some(Assignment { request, arrived, chosen: now, kind, attempts, waited });
+        s.assign(now, Assignment { request, arrived, kind, attempts, waited });
         self.functions[waiting.function.index()].count_busy += 1;
     }
 
@@ -282,7 +282,7 @@ impl Engine {
             let node = self.sandboxes[slot].node;
             self.nodes[node.index()].restores -= 1;
         }
-        if self.sandboxes[slot].current.take().is_some() {
+        if self.sandboxes[slot].take_current().is_some() {
             self.functions[self.sandboxes[slot].function.index()].count_busy -= 1;
         }
         self.enter(slot, PURGED, now);
