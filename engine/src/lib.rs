@@ -8,6 +8,7 @@
 //! ones go and which old ones leave, [`config`] the registry of parameters, [`profile`] the data that functions are modelled with,
 //! [`dedup`] the deduplication of real bytes.
 
+pub mod ahead;
 pub mod config;
 pub mod dedup;
 pub mod engine;

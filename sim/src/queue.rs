@@ -58,11 +58,13 @@ const EMPTY: Slot = Slot { head: NIL, tail: NIL, min: Instant::FAR };
 pub(crate) struct Queue {
     /// Time of the event that came out last.
     base: u64,
+    /// When the next event is, and the slot it is in; `FAR` and any without one.
     next_at: Instant,
+    next_slot: u32,
     levels_in_use: u32,
     /// Slots in use, a bit each.
     in_use: [u64; LEVELS],
-    slots: Box<[Slot]>,
+    slots: Box<[Slot; LEVELS * SLOTS]>,
     entries: Vec<Entry>,
     /// Entries that are free, linked.
     vacant: u32,
@@ -73,9 +75,10 @@ impl Default for Queue {
         Self {
             base: 0,
             next_at: Instant::FAR,
+            next_slot: 0,
             levels_in_use: 0,
             in_use: [0; LEVELS],
-            slots: vec![EMPTY; LEVELS * SLOTS].into(),
+            slots: Box::new([EMPTY; LEVELS * SLOTS]),
             entries: Vec::new(),
             vacant: NIL,
         }
@@ -97,8 +100,10 @@ impl Queue {
             *vacant = entry;
             number
         };
-        self.next_at = self.next_at.min(at);
-        self.append(number, at);
+        let slot = self.append(number, at);
+        if at < self.next_at {
+            (self.next_at, self.next_slot) = (at, slot);
+        }
     }
 
     /// When the next event is; `FAR` without one.
@@ -110,38 +115,51 @@ impl Queue {
     /// Takes the next event out.
     #[inline]
     pub fn pop(&mut self) -> Option<Event> {
-        let (mut level, mut at) = self.first()?;
-        if level > 0 && self.slots[at].head != self.slots[at].tail {
-            (level, at) = self.move_down(level, at);
-        }
-        let slot = &mut self.slots[at];
-        let number = slot.head;
-        let Entry { event, next } = self.entries[number as usize];
-        slot.head = next;
-        if next == NIL {
-            *slot = EMPTY;
-            self.mark_empty(level, at);
-        }
-        self.entries[number as usize].next = self.vacant;
-        self.vacant = number;
-        self.base = event.at.as_micros();
-        self.next_at = self.first().map_or(Instant::FAR, |(_, at)| self.slots[at].min);
-        Some(event)
-    }
-
-    /// Level and position of the slot with the next event.
-    #[inline]
-    fn first(&self) -> Option<(usize, usize)> {
         if self.levels_in_use == 0 {
             return None;
         }
-        let level = self.levels_in_use.trailing_zeros() as usize;
-        Some((level, level * SLOTS + self.in_use[level].trailing_zeros() as usize))
+        let mut at = self.next_slot as usize;
+        if at >= SLOTS && self.slots[at].head != self.slots[at].tail {
+            at = self.move_down(at);
+        }
+        let slot = &mut self.slots[at];
+        let number = slot.head;
+        let entry = &mut self.entries[number as usize];
+        let Entry { event, next } = *entry;
+        entry.next = std::mem::replace(&mut self.vacant, number);
+        self.base = event.at.as_micros();
+        if next == NIL {
+            *slot = EMPTY;
+            self.mark_empty(at);
+            self.find_next();
+        } else {
+            // Others of the same instant: only in slots of level 0 can there be any left.
+            slot.head = next;
+            self.next_slot = at as u32;
+        }
+        Some(event)
     }
 
-    /// Puts an entry at the end of the slot that its time gives.
+    /// The sandbox of the event that would come out next, if that is known without moving any.
     #[inline]
-    fn append(&mut self, number: u32, at: Instant) {
+    pub fn next_sandbox(&self) -> Option<SandboxId> {
+        self.entries.get(self.slots[self.next_slot as usize].head as usize).map(|e| e.event.sandbox)
+    }
+
+    /// The first slot in use of the lowest level in use.
+    #[inline]
+    fn find_next(&mut self) {
+        self.next_at = Instant::FAR;
+        if self.levels_in_use != 0 {
+            let level = self.levels_in_use.trailing_zeros() as usize;
+            let slot = level * SLOTS + self.in_use[level % LEVELS].trailing_zeros() as usize % SLOTS;
+            (self.next_at, self.next_slot) = (self.slots[slot].min, slot as u32);
+        }
+    }
+
+    /// Puts an entry at the end of the slot that its time gives, and says which that is.
+    #[inline]
+    fn append(&mut self, number: u32, at: Instant) -> u32 {
         let at_us = at.as_micros();
         debug_assert!(at_us >= self.base, "an event in the past");
         let level = ((at_us ^ self.base) | 1).ilog2() / DIGIT;
@@ -157,10 +175,12 @@ impl Queue {
         } else {
             self.entries[tail as usize].next = number;
         }
+        (level * SLOTS + digit) as u32
     }
 
     #[inline]
-    fn mark_empty(&mut self, level: usize, at: usize) {
+    fn mark_empty(&mut self, at: usize) {
+        let level = at / SLOTS;
         self.in_use[level] &= !(1 << (at % SLOTS));
         if self.in_use[level] == 0 {
             self.levels_in_use &= !(1 << level);
@@ -168,9 +188,9 @@ impl Queue {
     }
 
     /// Moves the events of the first slot to lower levels, as `base` becomes the earliest of them; gives the slot of that one.
-    fn move_down(&mut self, level: usize, at: usize) -> (usize, usize) {
+    fn move_down(&mut self, at: usize) -> usize {
         let Slot { mut head, min, .. } = std::mem::replace(&mut self.slots[at], EMPTY);
-        self.mark_empty(level, at);
+        self.mark_empty(at);
         self.base = min.as_micros();
         while head != NIL {
             let entry = &mut self.entries[head as usize];
@@ -178,7 +198,7 @@ impl Queue {
             self.append(head, time);
             head = next;
         }
-        (0, min.as_micros() as usize % SLOTS)
+        min.as_micros() as usize % SLOTS
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use medes_engine::ahead;
 use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Arrival, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
@@ -34,6 +35,10 @@ pub fn simulate(
         World::<_, Unwatched>::new(setup, sink)?.run(next_batch)
     }
 }
+
+/// So many arrivals before its turn the function of one is asked for, and the sandbox that will likely serve it.
+const FUNCTION_AHEAD: usize = 4;
+const SANDBOX_AHEAD: usize = 2;
 
 /// What the world knows of a slot of the engine's table: one cache line.
 #[derive(Clone, Debug, Default)]
@@ -178,10 +183,12 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
                 self.node_changes(now, node, lost)?;
             } else if event == now {
                 if let Some(event) = self.queue.pop() {
+                    self.expect_event();
                     self.happens(event)?;
                 }
             } else if arrival == now {
                 let (request, a) = feed.take(self.profiles.len())?;
+                self.expect_arrivals(&feed.batch[feed.at..]);
                 self.arrives(request, a)?;
             } else {
                 self.engine.handle_deadline(now);
@@ -193,6 +200,28 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         self.watch.finish(end)?;
         let (setup, names) = (self.setup, self.setup.functions.iter().map(|f| f.name.as_str()));
         Ok(self.metrics.finish(&setup.config, setup.seed, names, self.engine.counters(), self.engine.population()))
+    }
+
+    /// Asks for the memory that the next event will touch.
+    #[inline]
+    fn expect_event(&self) {
+        if let Some(sandbox) = self.queue.next_sandbox() {
+            self.engine.expect_answer(sandbox.slot);
+            ahead::fetch(&self.slots, sandbox.slot as usize);
+        }
+    }
+
+    /// Asks for the memory that the next arrivals will touch.
+    #[inline]
+    fn expect_arrivals(&self, next: &[Arrival]) {
+        if let Some(a) = next.get(FUNCTION_AHEAD) {
+            self.engine.expect_function(a.function);
+        }
+        if let Some(a) = next.get(SANDBOX_AHEAD)
+            && let Some(slot) = self.engine.expect_warm(a.function)
+        {
+            ahead::fetch(&self.slots, slot as usize);
+        }
     }
 
     #[inline]

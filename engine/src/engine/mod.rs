@@ -26,6 +26,7 @@ mod serve;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use crate::ahead;
 use crate::config::Config;
 use crate::event::{Action, Input};
 use crate::eviction;
@@ -390,6 +391,27 @@ impl Engine {
             next = next.min(waiting.arrived + self.config.queue_deadline);
         }
         next
+    }
+
+    /// Hint: a request for `function` is coming. Asks for the memory that it will touch first.
+    #[inline]
+    pub fn expect_function(&self, function: FunctionId) {
+        ahead::fetch(&self.functions, function.index());
+    }
+
+    /// Hint: a request for `function` comes soon after [`Self::expect_function`] was called for it. Asks for the memory of the
+    /// sandbox that would serve it now and gives the slot of that one.
+    #[inline]
+    pub fn expect_warm(&self, function: FunctionId) -> Option<u32> {
+        let slot = self.functions.get(function.index())?.warm.tail;
+        ahead::fetch(&self.sandboxes, slot as usize);
+        (slot != NIL).then_some(slot)
+    }
+
+    /// Hint: something will be told of the sandbox in this slot.
+    #[inline]
+    pub fn expect_answer(&self, slot: u32) {
+        ahead::fetch(&self.sandboxes, slot as usize);
     }
 
     /// The next thing to do.
