@@ -9,6 +9,7 @@
 //!
 //! Slots are first in, first out, and moving down keeps the order; so events of one instant come out as they were scheduled.
 
+use medes_engine::ahead;
 use medes_engine::id::SandboxId;
 use medes_engine::units::Instant;
 
@@ -38,10 +39,18 @@ const LEVELS: usize = 64usize.div_ceil(DIGIT as usize);
 /// No entry.
 const NIL: u32 = u32::MAX;
 
+/// Events of a node.
+const ROOM: usize = 5;
+
+/// Some events of one slot: two cache lines, so that a long slot is read as fast as memory gives it.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    event: Event,
+#[repr(C, align(64))]
+struct Node {
     next: u32,
+    /// Those in it are `events[first..end]`.
+    first: u16,
+    end: u16,
+    events: [Event; ROOM],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +74,8 @@ pub(crate) struct Queue {
     /// Slots in use, a bit each.
     in_use: [u64; LEVELS],
     slots: Box<[Slot; LEVELS * SLOTS]>,
-    entries: Vec<Entry>,
-    /// Entries that are free, linked.
+    nodes: Vec<Node>,
+    /// Nodes that are free, linked.
     vacant: u32,
 }
 
@@ -79,7 +88,7 @@ impl Default for Queue {
             levels_in_use: 0,
             in_use: [0; LEVELS],
             slots: Box::new([EMPTY; LEVELS * SLOTS]),
-            entries: Vec::new(),
+            nodes: Vec::new(),
             vacant: NIL,
         }
     }
@@ -89,19 +98,8 @@ impl Queue {
     /// Schedules an event; `at` is not before the last event that was taken out.
     #[inline]
     pub fn push(&mut self, at: Instant, sandbox: SandboxId, kind: Kind) {
-        let entry = Entry { event: Event { at, sandbox, kind }, next: NIL };
-        let number = self.vacant;
-        let number = if number == NIL {
-            self.entries.push(entry);
-            (self.entries.len() - 1) as u32
-        } else {
-            let vacant = &mut self.entries[number as usize];
-            self.vacant = vacant.next;
-            *vacant = entry;
-            number
-        };
-        let slot = self.append(number, at);
-        if at < self.next_at {
+        let slot = self.append(Event { at, sandbox, kind });
+        if at <= self.next_at {
             (self.next_at, self.next_slot) = (at, slot);
         }
     }
@@ -119,31 +117,38 @@ impl Queue {
             return None;
         }
         let mut at = self.next_slot as usize;
-        if at >= SLOTS && self.slots[at].head != self.slots[at].tail {
+        let Slot { mut head, tail, .. } = self.slots[at];
+        if at >= SLOTS && (head != tail || self.nodes[head as usize].end > 1) {
             at = self.move_down(at);
+            head = self.slots[at].head;
         }
-        let slot = &mut self.slots[at];
-        let number = slot.head;
-        let entry = &mut self.entries[number as usize];
-        let Entry { event, next } = *entry;
-        entry.next = std::mem::replace(&mut self.vacant, number);
+        let node = &mut self.nodes[head as usize];
+        let event = node.events[usize::from(node.first) % ROOM];
+        node.first += 1;
         self.base = event.at.as_micros();
+        if node.first < node.end {
+            // Others of the same instant: only slots of level 0 hold several now.
+            self.next_slot = at as u32;
+            return Some(event);
+        }
+        let next = std::mem::replace(&mut node.next, self.vacant);
+        self.vacant = head;
         if next == NIL {
-            *slot = EMPTY;
+            self.slots[at] = EMPTY;
             self.mark_empty(at);
             self.find_next();
         } else {
-            // Others of the same instant: only in slots of level 0 can there be any left.
-            slot.head = next;
+            self.slots[at].head = next;
             self.next_slot = at as u32;
         }
         Some(event)
     }
 
-    /// The sandbox of the event that would come out next, if that is known without moving any.
+    /// The sandbox of the event that will likely come out next.
     #[inline]
     pub fn next_sandbox(&self) -> Option<SandboxId> {
-        self.entries.get(self.slots[self.next_slot as usize].head as usize).map(|e| e.event.sandbox)
+        let node = self.nodes.get(self.slots[self.next_slot as usize].head as usize)?;
+        node.events.get(usize::from(node.first)).map(|event| event.sandbox)
     }
 
     /// The first slot in use of the lowest level in use.
@@ -157,25 +162,52 @@ impl Queue {
         }
     }
 
-    /// Puts an entry at the end of the slot that its time gives, and says which that is.
+    /// Puts an event at the end of the slot that its time gives, and says which that is.
     #[inline]
-    fn append(&mut self, number: u32, at: Instant) -> u32 {
-        let at_us = at.as_micros();
+    fn append(&mut self, event: Event) -> u32 {
+        let at_us = event.at.as_micros();
         debug_assert!(at_us >= self.base, "an event in the past");
         let level = ((at_us ^ self.base) | 1).ilog2() / DIGIT;
         let digit = (at_us >> (level * DIGIT)) as usize % SLOTS;
         let level = level as usize;
-        let slot = &mut self.slots[level * SLOTS + digit];
-        slot.min = slot.min.min(at);
-        let tail = std::mem::replace(&mut slot.tail, number);
+        let place = level * SLOTS + digit;
+        let slot = &mut self.slots[place];
+        slot.min = slot.min.min(event.at);
+        let tail = slot.tail;
         if tail == NIL {
-            slot.head = number;
             self.in_use[level] |= 1 << digit;
             self.levels_in_use |= 1 << level;
         } else {
-            self.entries[tail as usize].next = number;
+            let node = &mut self.nodes[tail as usize];
+            if usize::from(node.end) < ROOM {
+                node.events[usize::from(node.end)] = event;
+                node.end += 1;
+                return place as u32;
+            }
         }
-        (level * SLOTS + digit) as u32
+        let number = self.node_with(event);
+        let slot = &mut self.slots[place];
+        slot.tail = number;
+        if tail == NIL {
+            slot.head = number;
+        } else {
+            self.nodes[tail as usize].next = number;
+        }
+        place as u32
+    }
+
+    /// A node of its own for an event.
+    #[inline]
+    fn node_with(&mut self, event: Event) -> u32 {
+        let number = self.vacant;
+        if let Some(node) = self.nodes.get_mut(number as usize) {
+            self.vacant = node.next;
+            (node.next, node.first, node.end) = (NIL, 0, 1);
+            node.events[0] = event;
+            return number;
+        }
+        self.nodes.push(Node { next: NIL, first: 0, end: 1, events: [event; ROOM] });
+        (self.nodes.len() - 1) as u32
     }
 
     #[inline]
@@ -193,10 +225,14 @@ impl Queue {
         self.mark_empty(at);
         self.base = min.as_micros();
         while head != NIL {
-            let entry = &mut self.entries[head as usize];
-            let (next, time) = (std::mem::replace(&mut entry.next, NIL), entry.event.at);
-            self.append(head, time);
-            head = next;
+            let node = self.nodes[head as usize];
+            ahead::fetch(&self.nodes, node.next as usize);
+            // Free at once: what is appended may have it.
+            self.nodes[head as usize].next = std::mem::replace(&mut self.vacant, head);
+            for event in &node.events[..usize::from(node.end)] {
+                self.append(*event);
+            }
+            head = node.next;
         }
         min.as_micros() as usize % SLOTS
     }
@@ -235,7 +271,7 @@ mod tests {
                     None => {}
                 }
             }
-            prop_assert!(queue.entries.len() <= number as usize);
+            prop_assert!(queue.nodes.len() <= number as usize);
         }
     }
 }

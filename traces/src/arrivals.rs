@@ -14,10 +14,25 @@ use crate::options::{MINUTE_MICROS, Spread};
 use crate::Arrival;
 use crate::trace::{Body, Counts, Trace, mix};
 
-/// Below this many requests a comparison sort beats the radix sort.
-const FEW: usize = 1024;
-/// Bits of one pass of the radix sort; three passes cover the 26 bits of a microsecond in a minute.
+/// Bits of a microsecond in a minute.
+const OFFSET_BITS: u32 = 26;
+/// So many requests or fewer are sorted by comparisons.
+const FEW: usize = 128;
+/// A minute with more requests is cut into spans of about as many, each sorted by itself while it is in the cache.
+const SPAN: usize = 512;
+/// A minute is cut into no more than 2 to the power of this many spans.
+const MOST_SPANS: u32 = 12;
+/// Bits of one pass of the radix sort.
 const DIGIT: u32 = 9;
+
+/// A request of the present minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Drawn {
+    /// Its microsecond in the minute.
+    offset: u32,
+    function: u32,
+    run: Duration,
+}
 
 /// The arrivals of a trace in the order of time, function and number.
 #[derive(Clone, Debug)]
@@ -27,15 +42,27 @@ pub struct Arrivals<'a> {
     /// Next minute to draw, or next event to hand out.
     next: usize,
     /// The minute's requests, by function.
-    drawn: Vec<(FunctionId, Duration)>,
-    /// Their places in the minute (upper half) and in `drawn` (lower half).
-    keys: Vec<u64>,
-    spare: Vec<u64>,
+    drawn: Vec<Drawn>,
+    /// The same by span.
+    spans: Vec<Drawn>,
+    /// Where each span of the minute ends in `spans`, and the next one to hand out.
+    ends: Vec<usize>,
+    next_span: usize,
+    spare: Vec<Drawn>,
 }
 
 impl<'a> Arrivals<'a> {
     pub(crate) fn new(trace: &'a Trace, seed: u64) -> Self {
-        Self { trace, seed, next: 0, drawn: Vec::new(), keys: Vec::new(), spare: Vec::new() }
+        Self {
+            trace,
+            seed,
+            next: 0,
+            drawn: Vec::new(),
+            spans: Vec::new(),
+            ends: Vec::new(),
+            next_span: 0,
+            spare: Vec::new(),
+        }
     }
 
     /// Appends the next arrivals, at least one and at most one minute's, and says true; at the end of the
@@ -54,67 +81,89 @@ impl<'a> Arrivals<'a> {
                 self.next += n;
                 true
             }
-            Body::Counts(counts) => {
-                while self.next < counts.minutes.len() {
-                    let minute = self.next;
-                    self.next += 1;
-                    self.draw(counts, minute);
-                    if !self.keys.is_empty() {
-                        self.hand_out(minute, out);
+            Body::Counts(counts) => loop {
+                while self.next_span < self.ends.len() {
+                    if self.hand_out(out) {
                         return true;
                     }
                 }
-                false
-            }
+                if self.next == counts.minutes.len() {
+                    return false;
+                }
+                self.next += 1;
+                self.draw(counts, self.next - 1);
+            },
         }
     }
 
+    /// Draws the requests of a minute and puts those of each span together.
     fn draw(&mut self, counts: &Counts, minute: usize) {
+        let expected: usize = counts.minute(minute).iter().map(|cell| cell.count as usize).sum();
+        let span_bits = (expected / SPAN).checked_ilog2().unwrap_or(0).min(MOST_SPANS);
+        let span_of = |offset: u32| (offset >> (OFFSET_BITS - span_bits)) as usize;
         self.drawn.clear();
-        self.keys.clear();
+        self.ends.clear();
+        self.ends.resize(1 << span_bits, 0);
+        self.next_span = 0;
         for cell in counts.minute(minute) {
             let stream = &counts.streams[cell.stream as usize];
             let own = mix(self.seed, stream.key);
             let source_minute = u64::from(counts.minutes[minute]);
             let mut rng = Xoshiro256PlusPlus::seed_from_u64(mix(own, source_minute));
             let law = &counts.laws[counts.law_index(minute, cell.stream)];
-            let function = FunctionId(stream.function);
             let spread = if stream.even { Spread::Even } else { counts.spread };
             let n = match spread {
                 Spread::Uniform | Spread::Even => cell.count,
                 Spread::Poisson => poisson(cell.count, &mut rng),
             };
-            let from = self.drawn.len() as u64;
+            let mut add = |offset: u64, run: Duration| {
+                let offset = offset as u32;
+                self.ends[span_of(offset)] += 1;
+                self.drawn.push(Drawn { offset, function: stream.function, run });
+            };
             if spread == Spread::Even {
                 let phase = f64::from((mix(own, u64::MAX) >> 32) as u32) / 4_294_967_296.0;
                 let step = MINUTE_MICROS as f64 / f64::from(n);
                 for i in 0..n {
-                    let offset = ((f64::from(i) + phase) * step) as u64;
-                    self.keys.push((offset << 32) | (from + u64::from(i)));
-                    self.drawn.push((function, law.at(rng.next_u32())));
+                    add(((f64::from(i) + phase) * step) as u64, law.at(rng.next_u32()));
                 }
             } else {
-                for i in 0..u64::from(n) {
+                for _ in 0..n {
                     let bits = rng.next_u64();
-                    let offset = ((bits >> 32) * MINUTE_MICROS) >> 32;
-                    self.keys.push((offset << 32) | (from + i));
-                    self.drawn.push((function, law.at(bits as u32)));
+                    add(((bits >> 32) * MINUTE_MICROS) >> 32, law.at(bits as u32));
                 }
             }
         }
-        if self.keys.len() < FEW {
-            self.keys.sort_unstable();
-        } else {
-            radix_sort(&mut self.keys, &mut self.spare);
+        if span_bits == 0 {
+            std::mem::swap(&mut self.drawn, &mut self.spans);
+            return;
+        }
+        let mut sum = 0;
+        for end in &mut self.ends {
+            sum += std::mem::replace(end, sum);
+        }
+        self.spans.resize(sum, Drawn::default());
+        for drawn in &self.drawn {
+            let end = &mut self.ends[span_of(drawn.offset)];
+            self.spans[*end] = *drawn;
+            *end += 1;
         }
     }
 
-    fn hand_out(&self, minute: usize, out: &mut Vec<Arrival>) {
-        let start = minute as u64 * MINUTE_MICROS;
-        out.extend(self.keys.iter().map(|&key| {
-            let (function, run) = self.drawn[(key & 0xffff_ffff) as usize];
-            Arrival { at: Instant::from_micros(start + (key >> 32)), function, run }
+    /// Hands out the next span of the minute; false if it is empty.
+    fn hand_out(&mut self, out: &mut Vec<Arrival>) -> bool {
+        let from = self.next_span.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let span = &mut self.spans[from..self.ends[self.next_span]];
+        self.next_span += 1;
+        let low_bits = OFFSET_BITS - self.ends.len().ilog2();
+        let sorted = sort(span, &mut self.spare, low_bits);
+        let start = (self.next as u64 - 1) * MINUTE_MICROS;
+        out.extend(sorted.iter().map(|drawn| Arrival {
+            at: Instant::from_micros(start + u64::from(drawn.offset)),
+            function: FunctionId(drawn.function),
+            run: drawn.run,
         }));
+        !sorted.is_empty()
     }
 }
 
@@ -129,30 +178,31 @@ fn poisson(mean: u32, rng: &mut Xoshiro256PlusPlus) -> u32 {
     }
 }
 
-/// Sorts by the upper halves, which are under 2^27, and leaves equal ones in their order: as the lower
-/// halves rise to begin with, that is the order of the whole numbers.
-fn radix_sort(keys: &mut Vec<u64>, spare: &mut Vec<u64>) {
+/// Sorts by offset and leaves equal ones in their order, here or in `spare`; offsets differ in the lower `bits` alone.
+fn sort<'a>(span: &'a mut [Drawn], spare: &'a mut Vec<Drawn>, bits: u32) -> &'a [Drawn] {
     const BUCKETS: usize = 1 << DIGIT;
-    spare.resize(keys.len(), 0);
-    let mut counts = [[0usize; BUCKETS]; 3];
-    let digit = |key: u64, pass: usize| (key >> (32 + DIGIT * pass as u32)) as usize % BUCKETS;
-    for &key in keys.iter() {
-        for (pass, count) in counts.iter_mut().enumerate() {
-            count[digit(key, pass)] += 1;
-        }
+    if span.len() <= FEW {
+        span.sort_by_key(|drawn| drawn.offset);
+        return span;
     }
-    for (pass, count) in counts.iter_mut().enumerate() {
+    spare.resize(span.len(), Drawn::default());
+    let (mut from, mut to) = (span, spare.as_mut_slice());
+    for pass in 0..bits.div_ceil(DIGIT) {
+        let digit = |drawn: &Drawn| (drawn.offset >> (DIGIT * pass)) as usize % BUCKETS;
+        let mut places = [0u32; BUCKETS];
+        from.iter().for_each(|drawn| places[digit(drawn)] += 1);
         let mut sum = 0;
-        for slot in count.iter_mut() {
-            sum += std::mem::replace(slot, sum);
+        for place in &mut places {
+            sum += std::mem::replace(place, sum);
         }
-        for &key in keys.iter() {
-            let slot = &mut count[digit(key, pass)];
-            spare[*slot] = key;
-            *slot += 1;
+        for drawn in from.iter() {
+            let place = &mut places[digit(drawn)];
+            to[*place as usize] = *drawn;
+            *place += 1;
         }
-        std::mem::swap(keys, spare);
+        std::mem::swap(&mut from, &mut to);
     }
+    from
 }
 
 #[cfg(test)]
@@ -162,13 +212,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_radix_sort_sorts(offsets in proptest::collection::vec(0..MINUTE_MICROS, 0..3000)) {
-            let mut keys: Vec<u64> =
-                offsets.iter().enumerate().map(|(i, o)| (o << 32) | i as u64).collect();
-            let mut expected = keys.clone();
-            expected.sort_unstable();
-            radix_sort(&mut keys, &mut Vec::new());
-            prop_assert_eq!(keys, expected);
+        fn the_sort_sorts_and_is_stable(
+            offsets in proptest::collection::vec(0..1u32 << 20, 0..3000), alike in 0u32..20, bits in 20u32..=OFFSET_BITS,
+        ) {
+            let mut span: Vec<Drawn> = offsets
+                .iter()
+                .zip(0..)
+                .map(|(offset, function)| Drawn { offset: offset >> alike, function, run: Duration::ZERO })
+                .collect();
+            let mut expected = span.clone();
+            expected.sort_by_key(|drawn| drawn.offset);
+            let mut spare = Vec::new();
+            prop_assert_eq!(sort(&mut span, &mut spare, bits), expected);
         }
     }
 }

@@ -83,16 +83,20 @@ impl RunRow {
 /// One of the six segments: microseconds as a function of the probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Segment {
-    /// Value at the segment's start.
-    low: f64,
-    /// Slope up to the split.
-    low_slope: f64,
     /// Probability at which the second piece begins.
     split: f64,
+    /// The straight pieces: which of them a draw takes is a matter of chance, so it is an index and not a branch.
+    pieces: [Piece; 2],
+}
+
+/// A straight line from a point of a segment on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Piece {
+    /// Probability at which it begins.
+    start: f64,
     /// Value there.
-    high: f64,
-    /// Slope from there.
-    high_slope: f64,
+    value: f64,
+    slope: f64,
 }
 
 /// How long a function's executions take, as a distribution; see the module's text.
@@ -165,13 +169,14 @@ impl RunLaw {
         let segments = std::array::from_fn(|i| {
             let (low, rise, theta) = (knots[i], knots[i + 1] - knots[i], thetas[i]);
             mean += WIDTHS[i] * (low + theta * rise);
-            Segment {
-                low,
-                low_slope: ratio(theta * rise, WIDTHS[i] * (1.0 - theta)),
-                split: STARTS[i] + WIDTHS[i] * (1.0 - theta),
-                high: low + theta * rise,
-                high_slope: ratio((1.0 - theta) * rise, WIDTHS[i] * theta),
-            }
+            let split = STARTS[i] + WIDTHS[i] * (1.0 - theta);
+            let first = Piece { start: STARTS[i], value: low, slope: ratio(theta * rise, WIDTHS[i] * (1.0 - theta)) };
+            let second = Piece {
+                start: split,
+                value: low + theta * rise,
+                slope: ratio((1.0 - theta) * rise, WIDTHS[i] * theta),
+            };
+            Segment { split, pieces: [first, second] }
         });
         Self { segments, mean }
     }
@@ -185,14 +190,10 @@ impl RunLaw {
     #[inline]
     pub fn at(&self, bits: u32) -> Duration {
         let percent = ((u64::from(bits) * 100) >> 32) as usize;
-        let index = usize::from(SEGMENT_OF[percent]);
-        let segment = &self.segments[index];
+        let segment = &self.segments[usize::from(SEGMENT_OF[percent])];
         let u = (f64::from(bits) + 0.5) * (1.0 / 4_294_967_296.0);
-        let micros = if u < segment.split {
-            segment.low + segment.low_slope * (u - STARTS[index])
-        } else {
-            segment.high + segment.high_slope * (u - segment.split)
-        };
+        let piece = &segment.pieces[usize::from(u >= segment.split)];
+        let micros = piece.value + piece.slope * (u - piece.start);
         // A float that is negative or too large saturates in the conversion.
         Duration::from_micros((micros + 0.5) as u64)
     }
