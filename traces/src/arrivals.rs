@@ -10,8 +10,8 @@ use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Poisson};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::options::{MINUTE_MICROS, Spread};
 use crate::Arrival;
+use crate::options::{MINUTE_MICROS, Spread};
 use crate::trace::{Body, Counts, Trace, mix};
 
 /// Bits of a microsecond in a minute.

@@ -7,12 +7,12 @@ use std::path::Path;
 use medes_engine::id::FunctionId;
 use medes_engine::units::{Bytes, Duration, Instant};
 
+use crate::Arrival;
 use crate::TraceError;
 use crate::error::quote;
 use crate::options::{LONGEST_MINUTES, MINUTE_MICROS, TraceOptions};
 use crate::report::{Oddity, ReadReport};
 use crate::table::Table;
-use crate::Arrival;
 use crate::trace::{Body, Function, MemoryRow, Trace};
 
 /// Collects the events of a file.

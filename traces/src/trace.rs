@@ -4,8 +4,8 @@
 //! about ten million non-zero cells of eight bytes. The arrivals themselves are drawn minute by minute while
 //! they are consumed; see [`crate::Arrivals`].
 
-use medes_engine::id::FunctionId;
 use medes_engine::event::Arrival;
+use medes_engine::id::FunctionId;
 use medes_engine::units::{Bytes, Duration};
 use serde::{Deserialize, Serialize};
 

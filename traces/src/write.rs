@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use medes_engine::units::Duration;
 
+use crate::Arrival;
 use crate::TraceError;
 use crate::azure2019::{MEMORY_COLUMNS, MEMORY_FUNCTION, RUN_COLUMNS, file_name};
 use crate::law::RunRow;
 use crate::options::MINUTES_PER_DAY;
-use crate::Arrival;
 use crate::trace::{Body, Function, MemoryRow, Trace};
 
 /// Writes the files of the Azure 2019 schema into a folder, three a day, every day with its 1440 columns.
