@@ -4,16 +4,25 @@
 //! middle of its bucket, is off by at most `2^-(BITS + 1)` of its value: 0.05 % with 10 bits, 0.4 % with 7.
 //! Memory grows with the spread of the values and not with their number.
 
+use crate::ahead;
 use crate::units::Duration;
 
-/// A histogram of times in µs.
+/// Buckets are made so many at a time: those of a cache line.
+const STEP: usize = 16;
+
+/// A histogram of times in µs. One cache line, beside the buckets.
 #[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
 pub struct Histogram<const BITS: u32> {
-    /// Count of bucket `first + i` at `i`.
-    counts: Vec<u64>,
-    first: usize,
+    /// Count of bucket `first + i` at `i`, modulo 2^32.
+    counts: Box<[u32]>,
+    /// Buckets whose count went round, once for each time.
+    rounds: Option<Box<Vec<usize>>>,
+    first: u32,
+    /// Upper 32 of the 96 bits of the sum.
+    sum_high: u32,
+    sum: u64,
     total: u64,
-    sum: u128,
     min: u64,
     max: u64,
 }
@@ -38,32 +47,60 @@ impl<const BITS: u32> Histogram<BITS> {
         let us = value.as_micros();
         let bucket = Self::bucket(us);
         // Below the first bucket this wraps and is beyond the last one.
-        match self.counts.get_mut(bucket.wrapping_sub(self.first)) {
-            Some(count) => *count += 1,
+        match self.counts.get_mut(bucket.wrapping_sub(self.first as usize)) {
+            Some(count) => {
+                *count = count.wrapping_add(1);
+                if *count == 0 {
+                    self.goes_round(bucket);
+                }
+            }
             None => self.add_beyond(bucket, us),
         }
         self.total += 1;
-        self.sum += u128::from(us);
+        let (sum, over) = self.sum.overflowing_add(us);
+        self.sum = sum;
+        self.sum_high += u32::from(over);
         self.min = self.min.min(us);
         self.max = self.max.max(us);
+    }
+
+    /// Hint: `value` will be added soon.
+    #[inline]
+    pub fn expect(&self, value: Duration) {
+        ahead::fetch(&self.counts, Self::bucket(value.as_micros()).wrapping_sub(self.first as usize));
+    }
+
+    #[cold]
+    fn goes_round(&mut self, bucket: usize) {
+        self.rounds.get_or_insert_default().push(bucket);
     }
 
     /// Makes buckets up or down to the one of a value, and counts it.
     #[cold]
     fn add_beyond(&mut self, bucket: usize, us: u64) {
-        if self.counts.is_empty() {
-            self.first = bucket;
+        let mut counts = std::mem::take(&mut self.counts).into_vec();
+        if counts.is_empty() {
+            self.first = bucket as u32;
             (self.min, self.max) = (us, us);
         }
-        if bucket < self.first {
-            self.counts.splice(0..0, std::iter::repeat_n(0, self.first - bucket));
-            self.first = bucket;
+        let first = self.first as usize;
+        if bucket < first {
+            let more = (first - bucket).next_multiple_of(STEP).min(first);
+            counts.splice(0..0, std::iter::repeat_n(0, more));
+            self.first -= more as u32;
         }
-        let at = bucket - self.first;
-        if at >= self.counts.len() {
-            self.counts.resize(at + 1, 0);
+        let at = bucket - self.first as usize;
+        if at >= counts.len() {
+            counts.resize((at + 1).next_multiple_of(STEP), 0);
         }
-        self.counts[at] += 1;
+        counts[at] += 1;
+        self.counts = counts.into();
+    }
+
+    /// Count of the bucket `first + i`.
+    fn count(&self, i: usize) -> u64 {
+        let rounds = self.rounds.iter().flat_map(|r| r.iter()).filter(|r| **r == self.first as usize + i).count();
+        u64::from(self.counts[i]) + ((rounds as u64) << 32)
     }
 
     /// Values added.
@@ -78,7 +115,8 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// Mean, exact, in ms; NaN without values.
     pub fn mean_ms(&self) -> f64 {
-        self.sum as f64 / self.total as f64 / 1e3
+        let sum = (u128::from(self.sum_high) << 64) + u128::from(self.sum);
+        sum as f64 / self.total as f64 / 1e3
     }
 
     /// The value at rank `ceil(share x n)` of `n`, in ms; NaN without values. The largest and smallest are exact.
@@ -92,10 +130,10 @@ impl<const BITS: u32> Histogram<BITS> {
             return self.max as f64 / 1e3;
         }
         let mut seen = 0;
-        for (i, count) in self.counts.iter().enumerate() {
-            seen += count;
+        for i in 0..self.counts.len() {
+            seen += self.count(i);
             if seen >= rank {
-                let (low, width) = Self::range(self.first + i);
+                let (low, width) = Self::range(self.first as usize + i);
                 let middle = low as f64 + (width - 1) as f64 / 2.0;
                 return middle.clamp(self.min as f64, self.max as f64) / 1e3;
             }
@@ -119,6 +157,20 @@ mod tests {
         assert_eq!(h.percentile_ms(1.0), 1000.0);
         assert_eq!(h.mean_ms(), 500.5);
         assert!(Histogram::<7>::default().percentile_ms(0.5).is_nan());
+    }
+
+    #[test]
+    fn counts_and_sums_beyond_their_words_are_kept() {
+        let mut h = Histogram::<7>::default();
+        h.add(Duration::from_micros(100));
+        h.add(Duration::from_micros(1 << 62));
+        h.counts[0] = u32::MAX;
+        (h.total, h.sum) = (u64::from(u32::MAX) + 1, u64::MAX);
+        h.add(Duration::from_micros(100));
+        assert_eq!(h.count(0), 1 << 32);
+        assert_eq!(h.percentile_ms(0.5), 0.1);
+        assert_eq!(h.mean_ms(), ((1u128 << 64) + 99) as f64 / ((1u64 << 32) + 1) as f64 / 1e3);
+        assert_eq!(size_of::<Histogram<7>>(), 64);
     }
 
     proptest! {

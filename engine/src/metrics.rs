@@ -1,6 +1,7 @@
 //! What a run amounts to: counts, percentiles, memory over time. Both worlds add up with it. Nothing here grows with the number of
 //! requests.
 
+use crate::ahead;
 use crate::config::Config;
 use crate::engine::{Counters, Engine, Population};
 use crate::hist::Histogram;
@@ -20,22 +21,46 @@ pub struct Outcome {
     pub counters: Counters,
 }
 
+/// A warm start touches the histogram alone, whose length is the number of answers.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 struct PerFunction {
-    requests: u64,
+    latency: Histogram<7>,
     cold: u64,
-    warm: u64,
     dedup: u64,
     queued: u64,
     dropped: u64,
-    latency: Histogram<7>,
 }
+
+impl PerFunction {
+    fn requests(&self) -> u64 {
+        self.latency.len() + self.dropped
+    }
+
+    fn warm(&self) -> u64 {
+        self.latency.len() - self.cold - self.dedup
+    }
+}
+
+/// An answer on its way to the histograms.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answer {
+    function: u32,
+    latency: Duration,
+    start: Duration,
+}
+
+/// So many answers are on their way: what the histograms touch for one is asked for when it comes, the function's line first
+/// and, half-way, the buckets. Where functions are many these lines are never in the cache.
+const ON_THEIR_WAY: usize = 8;
 
 /// A run being added up: a world tells it of each record, of memory as it changes, and of time.
 pub struct Metrics {
     functions: Vec<PerFunction>,
     latency: Histogram<10>,
     start: Histogram<10>,
+    on_their_way: [Answer; ON_THEIR_WAY],
+    answers: usize,
     timeline: Vec<TimelineSample>,
     interval: Duration,
     end: Instant,
@@ -59,6 +84,8 @@ impl Metrics {
             functions: vec![PerFunction::default(); functions],
             latency: Histogram::default(),
             start: Histogram::default(),
+            on_their_way: [Answer::default(); ON_THEIR_WAY],
+            answers: 0,
             timeline: Vec::new(),
             interval: interval.max(Duration::from_millis(1)),
             end: Instant::ZERO + length,
@@ -145,23 +172,41 @@ impl Metrics {
     /// A request ended.
     #[inline]
     pub fn record(&mut self, r: &RequestRecord) {
-        let f = &mut self.functions[r.function.index()];
-        f.requests += 1;
-        f.queued += u64::from(r.wait > Duration::ZERO);
-        match (r.outcome, r.kind) {
-            (Ended::Answered, Some(kind)) => {
-                match kind {
-                    StartKind::Warm => f.warm += 1,
-                    StartKind::Dedup => f.dedup += 1,
-                    _ => f.cold += 1,
-                }
-                let latency = r.end_to_end();
-                f.latency.add(latency);
-                self.latency.add(latency);
-                self.start.add(r.wait + r.start);
+        let answered = r.outcome == Ended::Answered;
+        if !answered || r.kind != Some(StartKind::Warm) || r.wait > Duration::ZERO {
+            let f = &mut self.functions[r.function.index()];
+            f.queued += u64::from(r.wait > Duration::ZERO);
+            match r.kind {
+                _ if !answered => f.dropped += 1,
+                Some(StartKind::Warm) => {}
+                Some(StartKind::Dedup) => f.dedup += 1,
+                _ => f.cold += 1,
             }
-            _ => f.dropped += 1,
         }
+        if answered {
+            let answer = Answer { function: r.function.0, latency: r.end_to_end(), start: r.wait + r.start };
+            self.answer(answer);
+        }
+    }
+
+    #[inline]
+    fn answer(&mut self, new: Answer) {
+        ahead::fetch(&self.functions, new.function as usize);
+        let half_way = self.on_their_way[(self.answers + ON_THEIR_WAY / 2) % ON_THEIR_WAY];
+        self.functions[half_way.function as usize].latency.expect(half_way.latency);
+        self.latency.expect(half_way.latency);
+        let last = std::mem::replace(&mut self.on_their_way[self.answers % ON_THEIR_WAY], new);
+        if self.answers >= ON_THEIR_WAY {
+            self.arrive(last);
+        }
+        self.answers += 1;
+    }
+
+    #[inline]
+    fn arrive(&mut self, a: Answer) {
+        self.functions[a.function as usize].latency.add(a.latency);
+        self.latency.add(a.latency);
+        self.start.add(a.start);
     }
 
     /// The rows of the run: of `names` in the order of functions, under `config`, with the engine's last counts.
@@ -173,6 +218,8 @@ impl Metrics {
         counters: Counters,
         population: Population,
     ) -> Outcome {
+        let waiting = self.answers.min(ON_THEIR_WAY);
+        (0..waiting).for_each(|i| self.arrive(self.on_their_way[i]));
         // The last interval, if the run ended within it.
         let end = self.end;
         self.close_intervals(end, || (counters, population));
@@ -183,9 +230,9 @@ impl Metrics {
             memcap_mb: config.memcap.as_mb(),
             nodes: config.nodes,
             seed,
-            requests: sum(|f| f.requests),
+            requests: sum(PerFunction::requests),
             cold: sum(|f| f.cold),
-            warm: sum(|f| f.warm),
+            warm: sum(PerFunction::warm),
             dedup: sum(|f| f.dedup),
             queued: counters.queued,
             dropped: counters.dropped,
@@ -210,12 +257,12 @@ impl Metrics {
             .functions
             .iter()
             .zip(names)
-            .filter(|(f, _)| f.requests > 0)
+            .filter(|(f, _)| f.requests() > 0)
             .map(|(f, name)| FunctionSummary {
                 function: name.to_owned(),
-                requests: f.requests,
+                requests: f.requests(),
                 cold: f.cold,
-                warm: f.warm,
+                warm: f.warm(),
                 dedup: f.dedup,
                 queued: f.queued,
                 dropped: f.dropped,
