@@ -16,8 +16,7 @@ const STEP: usize = 16;
 pub struct Histogram<const BITS: u32> {
     /// Count of bucket `first + i` at `i`, modulo 2^32.
     counts: Box<[u32]>,
-    /// Buckets whose count went round, once for each time.
-    rounds: Option<Box<Vec<usize>>>,
+    rounds: Option<Box<Rounds>>,
     first: u32,
     /// Upper 32 of the 96 bits of the sum.
     sum_high: u32,
@@ -25,6 +24,12 @@ pub struct Histogram<const BITS: u32> {
     total: u64,
     min: u64,
     max: u64,
+}
+
+/// Buckets whose count went round, once for each time.
+#[derive(Clone, Debug, Default)]
+struct Rounds {
+    of: Vec<usize>,
 }
 
 impl<const BITS: u32> Histogram<BITS> {
@@ -72,7 +77,7 @@ impl<const BITS: u32> Histogram<BITS> {
 
     #[cold]
     fn goes_round(&mut self, bucket: usize) {
-        self.rounds.get_or_insert_default().push(bucket);
+        self.rounds.get_or_insert_default().of.push(bucket);
     }
 
     /// Makes buckets up or down to the one of a value, and counts it.
@@ -99,7 +104,7 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// Count of the bucket `first + i`.
     fn count(&self, i: usize) -> u64 {
-        let rounds = self.rounds.iter().flat_map(|r| r.iter()).filter(|r| **r == self.first as usize + i).count();
+        let rounds = self.rounds.iter().flat_map(|r| &r.of).filter(|r| **r == self.first as usize + i).count();
         u64::from(self.counts[i]) + ((rounds as u64) << 32)
     }
 

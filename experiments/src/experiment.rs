@@ -17,6 +17,7 @@ use serde::Deserialize;
 pub const SHIPPED: &[(&str, &str)] = &[
     ("quickstart", include_str!("../quickstart.toml")),
     ("memcap", include_str!("../memcap.toml")),
+    ("fullday", include_str!("../fullday.toml")),
     ("bench", include_str!("../bench.toml")),
 ];
 

@@ -8,6 +8,7 @@ mod doctor;
 mod experiment;
 mod explain;
 mod output;
+mod pipeline;
 mod profiles;
 mod reference;
 mod report;

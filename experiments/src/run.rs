@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::experiment::{Cell, Experiment, RequestRows};
 use crate::output::{Output, thousands};
+use crate::pipeline;
 use crate::store::{CellResult, Labels, Store};
 use crate::workload::Workload;
 
@@ -69,22 +70,26 @@ pub fn run(inputs: &Inputs<'_>, store: &Store, out: &Output) -> anyhow::Result<F
     let mut jobs = jobs(inputs)?;
     jobs.retain(|j| inputs.only.as_ref().is_none_or(|only| only.contains(&j.key)));
     let results: Vec<Mutex<Option<CellResult>>> = jobs.iter().map(|j| Mutex::new(store.find(&j.key))).collect();
-    let todo: Vec<usize> = (0..jobs.len()).filter(|i| lock(&results[*i]).is_none()).collect();
+    let mut todo: Vec<usize> = (0..jobs.len()).filter(|i| lock(&results[*i]).is_none()).collect();
+    // The longest first: the last ones to run are short, and no thread waits long for another at the end.
+    todo.sort_by(|a, b| cost(&jobs[*b]).total_cmp(&cost(&jobs[*a])));
     let found = jobs.len() - todo.len();
     if found > 0 {
         out.say(format!("{found} of {} cells are there from an earlier run", jobs.len()));
     }
     let progress = Progress::new(inputs.workload.trace.requests() * todo.len() as u64, todo.len(), out);
     let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    let threads = inputs.jobs.clamp(1, todo.len().max(1));
+    let turns = Turns { draws_ahead: inputs.jobs >= 2 * threads, bound: Mutex::new(()) };
     std::thread::scope(|scope| {
-        for _ in 0..inputs.jobs.clamp(1, todo.len().max(1)) {
+        for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(i) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if stopped(&failure) {
                         return;
                     }
                     let job = &jobs[*i];
-                    match run_job(inputs, store, job, &progress, &|| stopped(&failure)) {
+                    match run_job(inputs, store, job, &turns, &progress, &|| stopped(&failure)) {
                         Ok(result) => {
                             progress.cell_done(job, &result);
                             *lock(&results[*i]) = Some(result);
@@ -195,9 +200,12 @@ fn run_job(
     inputs: &Inputs<'_>,
     store: &Store,
     job: &Job,
+    turns: &Turns,
     progress: &Progress,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> anyhow::Result<CellResult> {
+    let bound = policy::entry(job.cell.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound));
+    let _turn = bound.then(|| lock(&turns.bound));
     let length = inputs.workload.trace.length;
     let setup = Setup {
         config: job.cell.config.clone(),
@@ -217,25 +225,11 @@ fn run_job(
         progress.add((batch.len() - before) as u64);
         more
     };
-    let bound = policy::entry(setup.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound));
-    let outcome: Outcome = match inputs.experiment.request_rows {
-        _ if bound => medes_sim::oracle::bound(&setup, next_batch)?,
-        RequestRows::None => simulate(&setup, next_batch, |_| {})?,
-        RequestRows::OneIn(n) => {
-            let names: Vec<String> = inputs.workload.functions.iter().map(|f| f.name.clone()).collect();
-            let labels = Labels::new(&setup.config, job.seed, job.swept.clone());
-            let mut rows = store.requests(&job.key, labels, &names)?;
-            let outcome = simulate(&setup, next_batch, |r| {
-                if r.request.0.is_multiple_of(n) {
-                    rows.add(r);
-                }
-            })?;
-            if !stop() {
-                rows.finish()?;
-            }
-            outcome
-        }
-    };
+    let outcome = if turns.draws_ahead {
+        pipeline::ahead(next_batch, |next_batch| simulate_cell(inputs, store, job, &setup, next_batch, stop))
+    } else {
+        simulate_cell(inputs, store, job, &setup, next_batch, stop)
+    }?;
     if stop() {
         bail!("stopped");
     }
@@ -249,6 +243,43 @@ fn run_job(
     };
     store.put(&job.key, &result)?;
     Ok(result)
+}
+
+/// The simulation, or the bound, of a cell.
+fn simulate_cell(
+    inputs: &Inputs<'_>,
+    store: &Store,
+    job: &Job,
+    setup: &Setup,
+    next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<Outcome> {
+    if policy::entry(setup.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound)) {
+        return Ok(medes_sim::oracle::bound(setup, next_batch)?);
+    }
+    let RequestRows::OneIn(n) = inputs.experiment.request_rows else {
+        return Ok(simulate(setup, next_batch, |_| {})?);
+    };
+    let names: Vec<String> = inputs.workload.functions.iter().map(|f| f.name.clone()).collect();
+    let labels = Labels::new(&setup.config, job.seed, job.swept.clone());
+    let mut rows = store.requests(&job.key, labels, &names)?;
+    let outcome = simulate(setup, next_batch, |r| {
+        if r.request.0.is_multiple_of(n) {
+            rows.add(r);
+        }
+    })?;
+    if !stop() {
+        rows.finish()?;
+    }
+    Ok(outcome)
+}
+
+/// How cells share the machine.
+struct Turns {
+    /// There are two threads for each cell: one of them draws the arrivals ahead.
+    draws_ahead: bool,
+    /// Held by a bound while it is computed. It alone keeps something for every request, so one at a time bounds the memory.
+    bound: Mutex<()>,
 }
 
 /// A bar where a person looks on, plain lines otherwise, nothing when quiet.

@@ -8,7 +8,7 @@ fn list_names_the_shipped_experiments() {
     let said = place.works("list");
     let rows = place.json("list --json");
     let names: Vec<&str> = rows.as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    for name in ["quickstart", "memcap", "bench"] {
+    for name in ["quickstart", "memcap", "fullday", "bench"] {
         assert!(names.contains(&name) && said.out.contains(name), "{name}");
     }
     assert_eq!(said.err, "");
