@@ -238,7 +238,8 @@ fn pagemap(
             image.pages = image.pages.saturating_add(pages);
         }
         if pages > 0 {
-            image.segments.push(Segment { owner, start: e.vaddr, pages, source });
+            let lazy = e.flags.is_some_and(|f| f & flags::LAZY != 0);
+            image.segments.push(Segment { owner, start: e.vaddr, pages, source, lazy });
         }
     }
     let count = image.pages - first;

@@ -116,6 +116,8 @@ pub struct PagemapEntry {
 pub mod flags {
     /// In the parent image.
     pub const PARENT: u32 = 1 << 0;
+    /// May be filled in after a restore.
+    pub const LAZY: u32 = 1 << 1;
     /// In the pages file.
     pub const PRESENT: u32 = 1 << 2;
 }

@@ -220,6 +220,8 @@ pub struct Segment {
     pub pages: u64,
     /// Where they are.
     pub source: Source,
+    /// Whether CRIU can leave them out of a restore, to be filled in over userfaultfd: private anonymous memory.
+    pub lazy: bool,
 }
 
 /// A process of the checkpoint.
@@ -302,7 +304,7 @@ impl Image {
             files: vec![PagesFile { name: "pages".into(), first: 0, blob }],
             processes: Vec::new(),
             mappings: Vec::new(),
-            segments: vec![Segment { owner: Owner::Raw, start: 0, pages, source: Source::Here(0) }],
+            segments: vec![Segment { owner: Owner::Raw, start: 0, pages, source: Source::Here(0), lazy: false }],
             parent: None,
             parent_link: None,
             pages,
@@ -319,7 +321,7 @@ impl Image {
             files: vec![PagesFile { name: "pages".into(), first: 0, blob: Blob::Owned(Arc::new(bytes)) }],
             processes: Vec::new(),
             mappings: Vec::new(),
-            segments: vec![Segment { owner: Owner::Raw, start: 0, pages: count, source: Source::Here(0) }],
+            segments: vec![Segment { owner: Owner::Raw, start: 0, pages: count, source: Source::Here(0), lazy: false }],
             parent: None,
             parent_link: None,
             pages: count,

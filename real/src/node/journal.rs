@@ -1,0 +1,88 @@
+//! What was made is on record before it is made, so that it can be removed whatever happens to this program.
+//!
+//! A file `made` in the folder of what it is about: a line each, `cgroup PATH`, `mount PATH`, `process PID START`. It lies on tmpfs like all else: after
+//! a reboot there is neither the record nor what it names. Processes are the exception to "before" (their id is not known then):
+//! they are born into recorded cgroups, and where there are none they die with the thread that starts them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+
+use super::{cgroup, process};
+use crate::ops::OpError;
+
+/// Name of the record.
+const MADE: &str = "made";
+
+/// Something outside of the folder.
+pub enum Made<'a> {
+    /// A cgroup.
+    Cgroup(&'a Path),
+    /// A mount.
+    Mount(&'a Path),
+    /// A process that was just started.
+    Process(i32),
+}
+
+/// Adds to the record in a folder.
+///
+/// # Errors
+/// The system's.
+pub fn record(folder: &Path, made: &Made<'_>) -> io::Result<()> {
+    let line = match made {
+        Made::Cgroup(path) => format!("cgroup {}\n", path.display()),
+        Made::Mount(path) => format!("mount {}\n", path.display()),
+        Made::Process(pid) => format!("process {pid} {}\n", process::started(*pid).unwrap_or(0)),
+    };
+    OpenOptions::new().create(true).append(true).open(folder.join(MADE))?.write_all(line.as_bytes())
+}
+
+/// Ends and removes what the record in a folder names, then the folder.
+///
+/// # Errors
+/// The folder cannot be removed.
+pub fn undo(folder: &Path) -> Result<(), OpError> {
+    let text = fs::read_to_string(folder.join(MADE)).unwrap_or_default();
+    let words = |line: &'_ str| {
+        let (kind, rest) = line.split_once(' ')?;
+        Some((kind.to_string(), rest.to_string()))
+    };
+    let made: Vec<(String, String)> = text.lines().filter_map(words).collect();
+    let of = |kind: &'static str| made.iter().filter(move |(k, _)| k == kind).map(|(_, rest)| rest);
+    for process in of("process") {
+        let mut numbers = process.split(' ').map(str::parse::<u64>);
+        if let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next())
+            && let Ok(pid) = i32::try_from(pid)
+            && process::started(pid) == Some(start)
+        {
+            process::signal(pid, Signal::SIGKILL);
+            process::end(pid);
+        }
+    }
+    let newest_first = |kind| of(kind).map(PathBuf::from).collect::<Vec<_>>().into_iter().rev();
+    newest_first("cgroup").for_each(|path| cgroup::remove(&path));
+    for path in newest_first("mount") {
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+    }
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(OpError::io(folder, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes all that an agent left that used this run folder and is no more: processes, mounts, cgroups, files.
+///
+/// # Errors
+/// What cannot be removed.
+pub fn clean(run_dir: &Path) -> Result<(), OpError> {
+    let Ok(entries) = fs::read_dir(run_dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) && entry.path().join(MADE).exists() {
+            undo(&entry.path())?;
+        }
+    }
+    undo(run_dir)
+}

@@ -1,0 +1,194 @@
+//! Sandboxes of one node: processes, their checkpoints by CRIU, their memory taken away and given back.
+//!
+//! Each sandbox is a folder on tmpfs (its socket, its record, checkpoints while they are being made), a cgroup where there are any, and a process tree with a
+//! process namespace of its own: CRIU restores the ids that a process had, and in a namespace of its own they are always free, however many
+//! sandboxes the machine has. File systems, network and users are the agent's: functions here are the operator's own. For a stranger's functions
+//! there is [`Kind::Runc`].
+//!
+//! The way down: a warm sandbox is paused; [`Sandboxes::reduce`] checkpoints it to tmpfs and leaves it stopped, packs the pages, and only then ends it;
+//! whatever fails before leaves the sandbox warm. Then a process is restored up to where its memory would be filled ([`hold`]). The way up:
+//! [`Sandboxes::restore`] decodes and verifies the pages and pushes them into the held process; without one ([`NodeOptions::nopause`]) it writes them to
+//! the pages files from which CRIU restores. Whatever fails there ends the sandbox, and nothing has run in it.
+
+mod cgroup;
+mod criu;
+mod functions;
+mod hold;
+mod http;
+mod journal;
+mod nursery;
+mod options;
+mod process;
+mod rebuild;
+mod sandbox;
+mod uffd;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use medes_engine::event::Method;
+use medes_engine::id::SandboxId;
+use medes_engine::units::Bytes;
+use tracing::warn;
+
+use self::cgroup::Cgroups;
+use self::criu::Criu;
+use self::functions::Functions;
+use self::journal::Made;
+use self::nursery::Nursery;
+use self::sandbox::Sandbox;
+use crate::ops::{Answer, Bases, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
+
+pub use functions::FUNCTIONS;
+pub use journal::clean;
+pub use options::{Kind, NodeOptions, Push};
+
+/// Longest that CRIU may take to say who it is.
+const GREETING: Duration = Duration::from_secs(20);
+
+/// What all sandboxes of the node use.
+struct Node {
+    options: NodeOptions,
+    functions: Functions,
+    nursery: Nursery,
+    /// Without CRIU sandboxes still start and run.
+    criu: Result<Criu, OpError>,
+    cgroups: Cgroups,
+    bases: Arc<dyn Bases>,
+}
+
+/// Sandboxes of one node, as processes of this machine. When dropped, all of them and their folder are gone.
+pub struct LocalSandboxes {
+    node: Node,
+    table: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LocalSandboxes {
+    /// Prepares the run folder, which must not exist or be empty: [`clean`] removes what an earlier agent left there.
+    ///
+    /// # Errors
+    /// The folder cannot be used. A CRIU that does not work is no error here but one of each operation that needs it.
+    pub fn new(options: NodeOptions, bases: Arc<dyn Bases>) -> Result<Self, OpError> {
+        let folder = &options.run_dir;
+        let io = |e| OpError::io(folder, &e);
+        let too_long = folder.as_os_str().len() > 60 || !folder.is_absolute();
+        if too_long || fs::read_dir(folder).is_ok_and(|mut f| f.next().is_some()) {
+            let reason = if too_long { "not an absolute path of at most 60 bytes" } else { "not empty: `medes clean` removes what another run left" };
+            return Err(OpError::Io { path: folder.display().to_string(), reason: reason.into() });
+        }
+        fs::create_dir_all(folder).map_err(io)?;
+        let functions = Functions::new(folder, &options.functions)?;
+        let nursery = Nursery::new().map_err(io)?;
+        let name = format!("medes-{}-{}", options.node, std::process::id());
+        let name = unused(&name);
+        let cgroups = Cgroups::new(&name, |path| journal::record(folder, &Made::Cgroup(path))).map_err(io)?;
+        let criu = Criu::new(&options.criu, &nursery, Instant::now() + GREETING);
+        if let Err(e) = &criu {
+            warn!("sandboxes can run but not be checkpointed: {e}");
+        }
+        let node = Node { options, functions, nursery, criu, cgroups, bases };
+        Ok(Self { node, table: Mutex::default() })
+    }
+
+    /// CRIU's version.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn criu_version(&self) -> Result<&str, OpError> {
+        self.node.criu.as_ref().map(|c| c.version.as_str()).map_err(Clone::clone)
+    }
+
+    fn find(&self, id: SandboxId, what: &str) -> Result<Arc<Sandbox>, OpError> {
+        lock(&self.table).get(&id).cloned().ok_or_else(|| OpError::Sandbox {
+            what: what.into(),
+            reason: format!("there is no sandbox {id} on this node"),
+            gone: true,
+        })
+    }
+}
+
+/// A name that no other agent of this program has used.
+fn unused(name: &str) -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    format!("{name}-{}", NEXT.fetch_add(1, Relaxed))
+}
+
+impl Sandboxes for LocalSandboxes {
+    fn spawn(&self, id: SandboxId, function: &str, deadline: Instant) -> Result<Started, OpError> {
+        let began = Instant::now();
+        if lock(&self.table).contains_key(&id) {
+            let reason = format!("sandbox {id} is there already");
+            return Err(OpError::Sandbox { what: "starting".into(), reason, gone: false });
+        }
+        let sandbox = Sandbox::start(&self.node, id, function, deadline)?;
+        lock(&self.table).insert(id, Arc::new(sandbox));
+        Ok(Started { took: began.elapsed() })
+    }
+
+    fn run(&self, id: SandboxId, arguments: &str, deadline: Instant) -> Result<Answer, OpError> {
+        self.find(id, "running")?.run(arguments, deadline)
+    }
+
+    fn checkpoint(&self, id: SandboxId, deadline: Instant) -> Result<Checkpointed, OpError> {
+        self.find(id, "checkpointing")?.checkpoint(&self.node, deadline)
+    }
+
+    fn reduce(&self, id: SandboxId, method: Method, again: bool, deadline: Instant) -> Result<Reduced, OpError> {
+        self.find(id, "reducing")?.reduce(&self.node, method, again, deadline)
+    }
+
+    fn restore(&self, id: SandboxId, deadline: Instant) -> Result<Restored, OpError> {
+        self.find(id, "restoring")?.restore(&self.node, deadline)
+    }
+
+    fn give_up(&self, id: SandboxId) {
+        if let Ok(sandbox) = self.find(id, "giving up") {
+            sandbox.give_up(&self.node);
+        }
+    }
+
+    fn purge(&self, id: SandboxId) {
+        let found = lock(&self.table).remove(&id);
+        if let Some(sandbox) = found {
+            sandbox.purge(&self.node);
+        }
+    }
+
+    fn memory(&self) -> NodeMemory {
+        let all: Vec<Arc<Sandbox>> = lock(&self.table).values().cloned().collect();
+        let mut out = NodeMemory::default();
+        for sandbox in all {
+            out.sandboxes += sandbox.resident();
+            out.bases += Bytes::new(sandbox.gauge.dump.load(Relaxed));
+            out.stored += Bytes::new(sandbox.gauge.stored.load(Relaxed));
+        }
+        // Packed images are on this program's heap.
+        out.agent = process::own_resident().saturating_sub(out.stored);
+        out
+    }
+}
+
+impl Drop for LocalSandboxes {
+    fn drop(&mut self) {
+        let all = std::mem::take(&mut *lock(&self.table));
+        for sandbox in all.values() {
+            sandbox.purge(&self.node);
+        }
+        if let Err(e) = journal::undo(&self.node.options.run_dir) {
+            warn!("the run folder stays: {e}");
+        }
+    }
+}
+
+/// The folder of a sandbox.
+fn folder_of(run_dir: &Path, id: SandboxId) -> std::path::PathBuf {
+    run_dir.join(id.to_string())
+}
