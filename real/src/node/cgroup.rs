@@ -78,7 +78,8 @@ impl Cgroups {
     /// The folder refused and what the system said; nothing is left.
     pub fn make(&self, name: &str, memory: Option<Bytes>) -> Result<Cgroup, (PathBuf, io::Error)> {
         let join = |f: &Option<PathBuf>| f.as_ref().map(|f| f.join(name));
-        let group = Cgroup { two: join(&self.two), memory_one: join(&self.memory_one), freezer_one: join(&self.freezer_one) };
+        let group =
+            Cgroup { two: join(&self.two), memory_one: join(&self.memory_one), freezer_one: join(&self.freezer_one) };
         for folder in group.folders() {
             if let Err(e) = fs::create_dir(folder) {
                 let folder = folder.clone();
@@ -90,7 +91,9 @@ impl Cgroups {
             let text = most.get().to_string();
             let two = group.two.as_ref().map(|f| f.join("memory.max")).filter(|f| f.exists());
             let one = group.memory_one.as_ref().map(|f| f.join("memory.limit_in_bytes"));
-            if let Some(file) = two.or(one) && let Err(e) = fs::write(&file, text) {
+            if let Some(file) = two.or(one)
+                && let Err(e) = fs::write(&file, text)
+            {
                 group.remove();
                 return Err((file, e));
             }

@@ -12,7 +12,16 @@ macro_rules! carried {
 
 /// Name and source of each function, in the order of the reference's table.
 pub const FUNCTIONS: [(&str, &str); 10] = carried!(
-    "vanilla", "linalg", "imagepro", "videopro", "mapreduce", "htmlserve", "authenc", "featuregen", "rnnmodel", "modeltrain"
+    "vanilla",
+    "linalg",
+    "imagepro",
+    "videopro",
+    "mapreduce",
+    "htmlserve",
+    "authenc",
+    "featuregen",
+    "rnnmodel",
+    "modeltrain"
 );
 
 const RUNNER: &str = include_str!("../../../scripts/functions/runner.py");

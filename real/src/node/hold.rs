@@ -152,8 +152,7 @@ fn descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0];
     let mut space = nix::cmsg_space!(i32);
     let mut parts = [IoSliceMut::new(&mut byte)];
-    let message =
-        recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(fd) = fds.first()

@@ -111,7 +111,13 @@ mod tests {
         let good = b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}more";
         assert_eq!(parse(good).unwrap(), (200, "{}".into()));
         assert_eq!(parse(b"HTTP/1.1 502 no\r\n\r\n[1]").unwrap(), (502, "[1]".into()));
-        for bad in [&b""[..], b"HTTP/1.1 200 OK\r\n", b"SSH-2\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"HTTP/1.1 200\r\nContent-Length: 9\r\n\r\nab"] {
+        for bad in [
+            &b""[..],
+            b"HTTP/1.1 200 OK\r\n",
+            b"SSH-2\r\n\r\n",
+            b"HTTP/1.1 x\r\n\r\n",
+            b"HTTP/1.1 200\r\nContent-Length: 9\r\n\r\nab",
+        ] {
             assert!(matches!(parse(bad), Err(HttpError::Malformed(_))), "{bad:?}");
         }
     }

@@ -81,7 +81,11 @@ impl LocalSandboxes {
         let io = |e| OpError::io(folder, &e);
         let too_long = folder.as_os_str().len() > 60 || !folder.is_absolute();
         if too_long || fs::read_dir(folder).is_ok_and(|mut f| f.next().is_some()) {
-            let reason = if too_long { "not an absolute path of at most 60 bytes" } else { "not empty: `medes clean` removes what another run left" };
+            let reason = if too_long {
+                "not an absolute path of at most 60 bytes"
+            } else {
+                "not empty: `medes clean` removes what another run left"
+            };
             return Err(OpError::Io { path: folder.display().to_string(), reason: reason.into() });
         }
         fs::create_dir_all(folder).map_err(io)?;

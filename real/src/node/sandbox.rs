@@ -94,9 +94,9 @@ impl Sandbox {
         let name = id.to_string();
         let planned = node.cgroups.planned(&name);
         let recorded = planned.iter().try_for_each(|path| journal::record(&folder, &Made::Cgroup(path)));
-        let group = recorded
-            .map_err(|e| OpError::io(&folder, &e))
-            .and_then(|()| node.cgroups.make(&name, node.options.sandbox_memory).map_err(|(path, e)| OpError::io(&path, &e)));
+        let group = recorded.map_err(|e| OpError::io(&folder, &e)).and_then(|()| {
+            node.cgroups.make(&name, node.options.sandbox_memory).map_err(|(path, e)| OpError::io(&path, &e))
+        });
         let group = match group {
             Ok(group) => group,
             Err(e) => {
@@ -298,7 +298,7 @@ impl Sandbox {
                     return Err(e);
                 }
             };
-            out.packing = packed.times.clone();
+            out.packing = packed.times;
             self.gauge.stored.store(packed.file.len() as u64, Relaxed);
             lock(&self.state).packed = Some(packed);
         }

@@ -46,17 +46,13 @@ impl Bases for Near {
     fn pack(&self, image: &Image, function: &str, method: Method, _: Instant) -> Result<Packed, OpError> {
         let set = self.of(function).filter(|_| method == Method::Patches);
         let none = BaseSet::new(fingerprinter(), false);
-        let packed = pack(image, set.as_ref().map_or(&none, |s| &s.1), &self.options).map_err(|e| OpError::Damaged(e.to_string()))?;
+        let packed = pack(image, set.as_ref().map_or(&none, |s| &s.1), &self.options)
+            .map_err(|e| OpError::Damaged(e.to_string()))?;
         let bases = set.iter().map(|s| s.0).collect();
         Ok(Packed { file: packed.file, bases, times: PackTimes::default() })
     }
 
-    fn unpack(
-        &self,
-        file: &DedupFile<'_>,
-        give: &Give<'_>,
-        _: Instant,
-    ) -> Result<Unpacked, OpError> {
+    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, _: Instant) -> Result<Unpacked, OpError> {
         let sets: Vec<Set> = self.bases.lock().unwrap().values().cloned().collect();
         let wanted = |digest| sets.iter().flat_map(|s| s.1.bases()).find(|b| b.digest == digest).map(|b| &b.image);
         let images: Option<Vec<&Image>> = file.manifest().bases.iter().map(|b| wanted(b.digest)).collect();

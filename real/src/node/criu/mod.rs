@@ -79,7 +79,11 @@ impl Criu {
             let (have, want) = ((version.major, version.minor), OLDEST);
             let reason = format!(
                 "{} is version {}.{}; {}.{} or later is needed: scripts/setup-criu gets it",
-                program.display(), have.0, have.1, want.0, want.1
+                program.display(),
+                have.0,
+                have.1,
+                want.0,
+                want.1
             );
             return Err(Purpose { what: "starting", gone: false }.error(reason));
         }
@@ -131,9 +135,9 @@ impl Criu {
         // CRIU serves the descriptor it is told; its standard input needs no inheritance by hand.
         command.args(["swrk", "0"]).stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         let birth = Birth { cgroups: cgroups.unwrap_or_default(), ..Birth::default() };
-        let child = nursery
-            .start(command, birth)
-            .map_err(|e| purpose.error(format!("{} cannot be started: {e}; scripts/setup-criu installs one", self.program.display())))?;
+        let child = nursery.start(command, birth).map_err(|e| {
+            purpose.error(format!("{} cannot be started: {e}; scripts/setup-criu installs one", self.program.display()))
+        })?;
         let pending = Pending { child, socket, purpose, log: None, _folder: folder };
         send(pending.socket.as_raw_fd(), &request.encode_to_vec(), MsgFlags::MSG_NOSIGNAL).map_err(system)?;
         Ok(pending)
@@ -156,7 +160,9 @@ impl Pending {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut fds, until(deadline)) {
-                Ok(0) if Instant::now() >= deadline => return Err(OpError::Late { what: format!("{} by CRIU", self.purpose.what) }),
+                Ok(0) if Instant::now() >= deadline => {
+                    return Err(OpError::Late { what: format!("{} by CRIU", self.purpose.what) });
+                }
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => break,
                 Err(e) => return Err(self.purpose.error(e.desc().into())),
