@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 the run failed, 2 bad usage or input. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod cluster_cmd;
 mod dedup_cmd;
 mod doctor;
 mod experiment;
@@ -80,6 +81,9 @@ enum Command {
     /// Look at traces, sample, make and convert them.
     #[command(subcommand)]
     Trace(trace_cmd::TraceCmd),
+    /// Agents on other hosts, over ssh: check, up, status, logs, down.
+    #[command(subcommand)]
+    Cluster(cluster_cmd::ClusterCmd),
     /// Deduplicate real memory: analyse dumps, sweep settings, pack, unpack, verify, model.
     #[command(subcommand)]
     Dedup(dedup_cmd::DedupCmd),
@@ -161,6 +165,12 @@ fn main() -> ExitCode {
             Some(medes_traces::TraceError::Write { .. }) => Failure::Run(e),
             _ => Failure::Input(e),
         }),
+        Command::Cluster(cmd) => match cluster_cmd::run(&cmd, &out) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(1),
+            Err(e) if e.downcast_ref::<medes_real::cluster::ClusterError>().is_some() => Err(Failure::Input(e)),
+            Err(e) => Err(Failure::Run(e)),
+        },
         Command::Dedup(cmd) => {
             let out = dedup_cmd::Output { json: out.json, quiet: out.quiet };
             dedup_cmd::run(&cmd, &out).map_err(Failure::Input)
