@@ -4,14 +4,18 @@
 mod near;
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use medes_engine::dedup::file::DedupFile;
+use medes_engine::dedup::image::Image;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
-use medes_real::node::{LocalSandboxes, NodeOptions};
-use medes_real::ops::{Answer, Sandboxes};
+use medes_engine::units::Bytes;
+use medes_real::node::{FUNCTIONS, LocalSandboxes, NodeOptions, clean};
+use medes_real::ops::{Answer, Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
 
 use near::Near;
 
@@ -63,36 +67,299 @@ fn count(sandboxes: &LocalSandboxes, id: SandboxId, say: &str) -> (u64, Vec<Stri
     (body["calls"].as_u64().unwrap(), serde_json::from_value(body["kept"].clone()).unwrap())
 }
 
-fn with_counter(options: &mut NodeOptions) {
-    let path = options.run_dir.with_extension("counter.py");
-    fs::write(&path, COUNTER).unwrap();
-    options.functions.insert("counter".into(), path);
+fn with_action(options: &mut NodeOptions, name: &str, source: &str) {
+    let path = options.run_dir.with_extension(format!("{name}.py"));
+    fs::write(&path, source).unwrap();
+    options.functions.insert(name.into(), path);
+}
+
+/// Processes on record below a folder, with their start times.
+fn on_record(folder: &Path) -> Vec<(i32, String)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path().join("made")).unwrap_or_default();
+        for line in text.lines().filter_map(|l| l.strip_prefix("process ")) {
+            let (pid, start) = line.split_once(' ').unwrap();
+            out.push((pid.parse().unwrap(), start.to_string()));
+        }
+    }
+    out
+}
+
+/// Which of them still run.
+fn alive(processes: &[(i32, String)]) -> Vec<i32> {
+    let runs = |(pid, start): &&(i32, String)| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().nth(19) == Some(start) && !stat.contains(") Z ")
+    };
+    processes.iter().filter(runs).map(|(pid, _)| *pid).collect()
+}
+
+/// Cgroups of this test process's agents that are named in a record.
+fn groups_on_record(folder: &Path) -> Vec<PathBuf> {
+    let mut files = vec![folder.join("made")];
+    files.extend(fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path().join("made")));
+    let text: String = files.iter().map(|f| fs::read_to_string(f).unwrap_or_default()).collect();
+    text.lines().filter_map(|l| l.strip_prefix("cgroup ")).map(PathBuf::from).collect()
+}
+
+fn start(options: NodeOptions) -> LocalSandboxes {
+    start_with(options, Near::new(2))
+}
+
+/// Actions are read by then.
+fn start_with(options: NodeOptions, bases: impl Bases + 'static) -> LocalSandboxes {
+    let files: Vec<PathBuf> = options.functions.values().cloned().collect();
+    let sandboxes = LocalSandboxes::new(options, Arc::new(bases)).unwrap();
+    for file in files {
+        let _ = fs::remove_file(file);
+    }
+    sandboxes
 }
 
 #[test]
 fn state_survives_reductions() {
-    let Some(mut options) = options("state") else { return };
-    with_counter(&mut options);
-    let run_dir = options.run_dir.clone();
-    let counter = options.functions["counter"].clone();
-    let sandboxes = LocalSandboxes::new(options, Arc::new(Near::new(2))).unwrap();
-    let id = id(1);
-    let started = sandboxes.spawn(id, "counter", soon()).unwrap();
-    println!("{started:?}");
-    assert_eq!(count(&sandboxes, id, "a").0, 1);
-    assert_eq!(count(&sandboxes, id, "b").0, 2);
-    let reduced = sandboxes.reduce(id, Method::Patches, false, soon()).unwrap();
-    println!("{reduced:?} {:?}", sandboxes.memory());
-    for round in 0..3 {
-        let restored = sandboxes.restore(id, soon()).unwrap();
-        println!("{restored:?}");
-        assert_eq!(count(&sandboxes, id, "c"), (3, vec!["a".into(), "b".into(), "c".into()]), "round {round}");
-        assert_eq!(count(&sandboxes, id, "d").0, 4);
-        let reduced = sandboxes.reduce(id, Method::Patches, true, soon()).unwrap();
-        println!("{reduced:?} {:?}", sandboxes.memory());
+    for nopause in [false, true] {
+        let Some(mut options) = options(if nopause { "state-nopause" } else { "state" }) else { return };
+        with_action(&mut options, "counter", COUNTER);
+        options.nopause = nopause;
+        let sandboxes = start(options);
+        let id = id(1);
+        sandboxes.spawn(id, "counter", soon()).unwrap();
+        assert_eq!(count(&sandboxes, id, "a").0, 1);
+        assert_eq!(count(&sandboxes, id, "b").0, 2);
+        let whole = sandboxes.memory().sandboxes;
+        let first = sandboxes.reduce(id, Method::Patches, false, soon()).unwrap();
+        assert!(first.stored < whole && sandboxes.memory().sandboxes < whole, "{first:?} {:?}", sandboxes.memory());
+        assert_eq!(first.hold.is_zero(), nopause);
+        for round in 0..3 {
+            sandboxes.restore(id, soon()).unwrap();
+            assert_eq!(count(&sandboxes, id, "c"), (3, vec!["a".into(), "b".into(), "c".into()]), "round {round}");
+            assert_eq!(count(&sandboxes, id, "d").0, 4);
+            let again = sandboxes.reduce(id, Method::Patches, true, soon()).unwrap();
+            assert!(again.checkpoint.is_zero() && again.stored == first.stored);
+        }
     }
-    sandboxes.purge(id);
+}
+
+#[test]
+fn a_fresh_checkpoint_keeps_what_came_later() {
+    let Some(mut options) = options("fresh") else { return };
+    with_action(&mut options, "counter", COUNTER);
+    options.fresh = true;
+    let sandboxes = start(options);
+    let id = id(1);
+    sandboxes.spawn(id, "counter", soon()).unwrap();
+    for n in [1, 2, 3] {
+        assert_eq!(count(&sandboxes, id, "x").0, n);
+        sandboxes.reduce(id, Method::Compression, n > 1, soon()).unwrap();
+        sandboxes.restore(id, soon()).unwrap();
+    }
+    assert_eq!(count(&sandboxes, id, "y").0, 4);
+}
+
+#[test]
+fn all_ten_answer_rightly_after_all_that_can_happen() {
+    let Some(options) = options("ten") else { return };
+    let run_dir = options.run_dir.clone();
+    let sandboxes = start(options);
+    for (slot, (function, _)) in (0..).zip(FUNCTIONS) {
+        let (base, other) = (id(2 * slot), id(2 * slot + 1));
+        for id in [base, other] {
+            sandboxes.spawn(id, function, soon()).unwrap();
+            right(&sandboxes.run(id, "{\"seed\": 3}", soon()).unwrap());
+        }
+        let dump = sandboxes.checkpoint(base, soon()).unwrap().dump;
+        assert_eq!(sandboxes.memory().bases, dump);
+        right(&sandboxes.run(base, "{}", soon()).unwrap());
+        let reduced = sandboxes.reduce(other, Method::Patches, false, soon()).unwrap();
+        assert_eq!(reduced.bases, [base]);
+        assert!(reduced.stored < dump.scale(0.8), "{function}: {:?} of {dump:?}", reduced.stored);
+        sandboxes.restore(other, soon()).unwrap();
+        right(&sandboxes.run(other, "{\"seed\": 4}", soon()).unwrap());
+        // Each is gone, with all it had, once it is purged.
+        let (processes, groups) = (on_record(&run_dir), groups_on_record(&run_dir));
+        sandboxes.purge(base);
+        sandboxes.purge(other);
+        assert!(processes.len() >= 3 && alive(&processes).is_empty());
+        assert!(
+            groups
+                .iter()
+                .filter(|g| g.ends_with(base.to_string()) || g.ends_with(other.to_string()))
+                .all(|g| !g.exists())
+        );
+        assert!(!run_dir.join(other.to_string()).exists());
+        assert_eq!(sandboxes.memory().bases, Bytes::ZERO);
+    }
+    let groups = groups_on_record(&run_dir);
     drop(sandboxes);
-    assert!(!run_dir.exists());
-    fs::remove_file(counter).unwrap();
+    assert!(!run_dir.exists() && groups.iter().all(|g| !g.exists()));
+}
+
+#[test]
+fn a_criu_that_fails_leaves_the_sandbox_as_it_was() {
+    let Some(mut options) = options("criu") else { return };
+    let (script, flag) = (options.run_dir.with_extension("sh"), options.run_dir.with_extension("flag"));
+    fs::write(
+        &script,
+        format!("#!/bin/sh\n[ ! -e {} ] || exit 1\nexec {} \"$@\"\n", flag.display(), options.criu.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    with_action(&mut options, "counter", COUNTER);
+    options.criu.clone_from(&script);
+    let sandboxes = start(options);
+    let id = id(1);
+    sandboxes.spawn(id, "counter", soon()).unwrap();
+    assert_eq!(count(&sandboxes, id, "a").0, 1);
+    fs::write(&flag, "").unwrap();
+    for _ in 0..2 {
+        let error = sandboxes.reduce(id, Method::Patches, false, soon()).unwrap_err();
+        assert!(matches!(error, OpError::Criu { gone: false, .. }), "{error}");
+        assert!(!sandboxes.checkpoint(id, soon()).unwrap_err().gone());
+    }
+    assert_eq!(count(&sandboxes, id, "b").0, 2);
+    // It fails in the restore: nothing runs, and the sandbox is gone.
+    fs::remove_file(&flag).unwrap();
+    sandboxes.reduce(id, Method::Patches, false, soon()).unwrap();
+    sandboxes.restore(id, soon()).unwrap();
+    fs::write(&flag, "").unwrap();
+    sandboxes.reduce(id, Method::Patches, true, soon()).unwrap();
+    assert!(sandboxes.restore(id, soon()).unwrap_err().gone());
+    assert!(sandboxes.run(id, "{}", soon()).unwrap_err().gone());
+    fs::remove_file(&flag).unwrap();
+    fs::remove_file(&script).unwrap();
+}
+
+#[test]
+fn a_full_disk_leaves_the_sandbox_warm() {
+    let Some(mut options) = options("full") else { return };
+    with_action(&mut options, "counter", COUNTER);
+    let run_dir = options.run_dir.clone();
+    fs::create_dir(&run_dir).unwrap();
+    let (none, size) = (None::<&str>, Some("size=2m"));
+    nix::mount::mount(none, &run_dir, Some("tmpfs"), nix::mount::MsFlags::empty(), size).unwrap();
+    let sandboxes = start(options);
+    let id = id(1);
+    sandboxes.spawn(id, "counter", soon()).unwrap();
+    assert_eq!(count(&sandboxes, id, "a").0, 1);
+    let error = sandboxes.reduce(id, Method::Patches, false, soon()).unwrap_err();
+    assert!(!error.gone(), "{error}");
+    assert_eq!(count(&sandboxes, id, "b").0, 2);
+    drop(sandboxes);
+    nix::mount::umount(&run_dir).unwrap();
+    fs::remove_dir(&run_dir).unwrap();
+}
+
+/// Bases that damage what they pack: one bit in the middle of the patches.
+struct Damaging(Near);
+
+impl Bases for Damaging {
+    fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
+        self.0.register(id, function, image, deadline)
+    }
+    fn withdraw(&self, id: SandboxId) {
+        self.0.withdraw(id);
+    }
+    fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
+        let mut packed = self.0.pack(image, function, method, deadline)?;
+        let middle = packed.file.len() / 2;
+        packed.file[middle] ^= 8;
+        Ok(packed)
+    }
+    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
+        self.0.unpack(file, give, deadline)
+    }
+}
+
+#[test]
+fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
+    for nopause in [false, true] {
+        let Some(mut options) = options(if nopause { "bit-nopause" } else { "bit" }) else { return };
+        with_action(&mut options, "counter", COUNTER);
+        options.nopause = nopause;
+        let run_dir = options.run_dir.clone();
+        let sandboxes = start_with(options, Damaging(Near::new(2)));
+        let id = id(1);
+        sandboxes.spawn(id, "counter", soon()).unwrap();
+        assert_eq!(count(&sandboxes, id, "a").0, 1);
+        sandboxes.reduce(id, Method::Patches, false, soon()).unwrap();
+        let error = sandboxes.restore(id, soon()).unwrap_err();
+        assert!(matches!(error, OpError::Damaged(_)), "{error}");
+        assert!(alive(&on_record(&run_dir)).is_empty());
+        assert!(sandboxes.run(id, "{}", soon()).unwrap_err().gone());
+    }
+}
+
+#[test]
+fn silent_and_dead_functions_are_errors_in_time() {
+    let Some(mut options) = options("silent") else { return };
+    let source = "import os, time\ndef main(args):\n    os._exit(3) if args.get('die') else time.sleep(1000)\n";
+    with_action(&mut options, "silent", source);
+    with_action(&mut options, "broken", "this is no Python");
+    let run_dir = options.run_dir.clone();
+    let sandboxes = start(options);
+    sandboxes.spawn(id(1), "silent", soon()).unwrap();
+    let error = sandboxes.run(id(1), "{}", Instant::now() + Duration::from_millis(300)).unwrap_err();
+    assert!(matches!(error, OpError::Late { .. }), "{error}");
+    sandboxes.purge(id(1));
+    sandboxes.spawn(id(2), "silent", soon()).unwrap();
+    assert!(sandboxes.run(id(2), "{\"die\": 1}", soon()).unwrap_err().gone());
+    assert!(sandboxes.reduce(id(2), Method::Patches, false, soon()).unwrap_err().gone());
+    // Killed while it is paused.
+    sandboxes.spawn(id(3), "silent", soon()).unwrap();
+    let processes = on_record(&run_dir);
+    let (pid, _) = processes.iter().find(|p| !alive(std::slice::from_ref(p)).is_empty()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(sandboxes.run(id(3), "{}", soon()).unwrap_err().gone());
+    // Functions that do not start leave nothing.
+    assert!(sandboxes.spawn(id(4), "broken", soon()).is_err());
+    assert!(sandboxes.spawn(id(5), "unheard-of", soon()).is_err());
+    assert!(!run_dir.join(id(4).to_string()).exists() && !run_dir.join(id(5).to_string()).exists());
+}
+
+/// Not a test of its own: the agent that the next one kills.
+#[test]
+fn agent_to_be_killed() {
+    let Some(run_dir) = std::env::var_os("MEDES_TEST_AGENT") else { return };
+    let mut options = NodeOptions::new(NodeId(0), Path::new(&run_dir));
+    options.functions.insert("counter".into(), Path::new(&run_dir).with_extension("counter.py"));
+    let sandboxes = start(options);
+    for slot in 0..3 {
+        sandboxes.spawn(id(slot), "counter", soon()).unwrap();
+    }
+    sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap();
+    fs::write(Path::new(&run_dir).join("ready"), "").unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_killed_agent_leaves_nothing_after_cleaning() {
+    let Some(mut options) = options("kill") else { return };
+    with_action(&mut options, "counter", COUNTER);
+    let (run_dir, python) = (options.run_dir.clone(), options.python.clone());
+    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "agent_to_be_killed"])
+        .env("MEDES_TEST_AGENT", &run_dir)
+        .spawn()
+        .unwrap();
+    let until = soon();
+    while !run_dir.join("ready").exists() {
+        assert!(Instant::now() < until && agent.try_wait().unwrap().is_none(), "the agent did not get ready");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (processes, groups) = (on_record(&run_dir), groups_on_record(&run_dir));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    // One that its end did not take along: on record all the same.
+    let mut stray = std::process::Command::new(python).args(["-c", "import time; time.sleep(1000)"]).spawn().unwrap();
+    let start = fs::read_to_string(format!("/proc/{}/stat", stray.id())).unwrap();
+    let start = start.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().to_string();
+    fs::write(run_dir.join("s0.0/made"), format!("process {} {start}\n", stray.id())).unwrap();
+    clean(&run_dir).unwrap();
+    // Whoever was first has waited for it.
+    let _ = stray.wait();
+    assert!(alive(&[(stray.id().cast_signed(), start)]).is_empty());
+    assert!(processes.len() >= 4 && alive(&processes).is_empty());
+    assert!(!run_dir.exists() && groups.iter().all(|g| !g.exists()), "{groups:?}");
 }

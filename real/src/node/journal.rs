@@ -66,15 +66,16 @@ pub fn undo(folder: &Path) -> Result<(), OpError> {
     }
 }
 
-/// Removes all that an agent left that used this run folder and is no more: processes, cgroups, files.
+/// Removes all that agents left that used this run folder, or folders in it, and are no more: processes, cgroups, files.
 ///
 /// # Errors
 /// What cannot be removed.
 pub fn clean(run_dir: &Path) -> Result<(), OpError> {
     let Ok(entries) = fs::read_dir(run_dir) else { return Ok(()) };
     for entry in entries.flatten() {
+        // A folder with a record, or of folders with records: no link is followed, and nothing of a sandbox's own is looked into.
         if entry.file_type().is_ok_and(|t| t.is_dir()) && entry.path().join(MADE).exists() {
-            undo(&entry.path())?;
+            clean(&entry.path())?;
         }
     }
     undo(run_dir)
