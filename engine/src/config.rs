@@ -6,9 +6,14 @@
 //! the parameter (REFERENCE, parameters).
 
 use crate::eviction;
+use crate::id::FunctionId;
 use crate::placement;
 use crate::policy;
 use crate::units::{Bytes, Duration};
+
+mod near;
+
+pub use near::{edit_distance, nearest};
 
 /// Which of the policy's two constraints holds (paper, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,7 @@ pub struct Config {
     pub threshold: f64,
     pub dedupperbase: u32,
     pub memcap: Bytes,
+    pub pool: Option<Bytes>,
     pub reuseperiod: Duration,
     pub window: u32,
     pub chunksperpage: u32,
@@ -58,6 +64,9 @@ pub struct Config {
     pub queue_deadline: Duration,
     pub dedup_starts: u32,
     pub dedup_scope: DedupScope,
+    pub dedup_share: f64,
+    pub network_latency: Option<Duration>,
+    pub network_bandwidth: Option<f64>,
     pub codec: String,
     pub latency_bound: f64,
     pub memory_share: f64,
@@ -265,6 +274,15 @@ pub static PARAMETERS: &[Parameter] = &[
         set: number!(c, v, c.memcap = Bytes::from_mb(v)),
     },
     Parameter {
+        name: "pool",
+        unit: "GB",
+        kind: Kind::Number(0.0, 1e9),
+        default: "0",
+        reference: "",
+        about: "Memory of the whole cluster, in equal parts to its nodes, in place of memcap; 0 takes memcap (1 GB = 10^9 B).",
+        set: number!(c, v, c.pool = (v > 0.0).then(|| Bytes::from_mb(v * 1e3))),
+    },
+    Parameter {
         name: "reuseperiod",
         unit: "ms",
         kind: Kind::Number(0.0, 1e9),
@@ -443,6 +461,33 @@ pub static PARAMETERS: &[Parameter] = &[
         ),
     },
     Parameter {
+        name: "dedup_share",
+        unit: "",
+        kind: Kind::Number(0.0, 1.0),
+        default: "1",
+        reference: "",
+        about: "Share of the functions, spread evenly over them, that share base pages with others as dedup_scope says; the rest use bases of their own only.",
+        set: number!(c, v, c.dedup_share = v),
+    },
+    Parameter {
+        name: "network_latency",
+        unit: "us",
+        kind: Kind::Number(0.0, 1e7),
+        default: "0",
+        reference: "",
+        about: "Simulated world: latency of one read of base pages from another node; 0 takes the profile set's.",
+        set: number!(c, v, c.network_latency = (v > 0.0).then(|| Duration::from_millis_f64(v / 1e3))),
+    },
+    Parameter {
+        name: "network_bandwidth",
+        unit: "Gbit/s",
+        kind: Kind::Number(0.0, 1e5),
+        default: "0",
+        reference: "",
+        about: "Simulated world: bandwidth of a node's link for reads of base pages; 0 takes the profile set's.",
+        set: number!(c, v, c.network_bandwidth = (v > 0.0).then_some(v)),
+    },
+    Parameter {
         name: "codec",
         unit: "",
         kind: Kind::Name,
@@ -595,6 +640,7 @@ impl Default for Config {
             threshold: 0.0,
             dedupperbase: 1,
             memcap: Bytes::ZERO,
+            pool: None,
             reuseperiod: Duration::ZERO,
             window: 1,
             chunksperpage: 1,
@@ -612,6 +658,9 @@ impl Default for Config {
             queue_deadline: Duration::ZERO,
             dedup_starts: 1,
             dedup_scope: DedupScope::Cluster,
+            dedup_share: 1.0,
+            network_latency: None,
+            network_bandwidth: None,
             codec: String::new(),
             latency_bound: 1.0,
             memory_share: 1.0,
@@ -645,7 +694,7 @@ impl Config {
         Ok(())
     }
 
-    /// Checks what no single parameter can, and lets `adaptive` choose the policy that it means.
+    /// Checks what no single parameter can, lets `adaptive` choose the policy that it means and `pool` set `memcap`.
     ///
     /// # Errors
     /// [`ConfigError::Contradiction`] naming both and the mend.
@@ -657,6 +706,9 @@ impl Config {
             }
             self.policy = "adaptive";
         }
+        if let Some(pool) = self.pool {
+            self.memcap = Bytes::new(pool.get() / u64::from(self.nodes.max(1)));
+        }
         if self.hist_head > self.hist_tail {
             let what = format!(
                 "hist_head ({}) is above hist_tail ({}): the head percentile must not exceed the tail",
@@ -667,70 +719,19 @@ impl Config {
         Ok(())
     }
 
+    /// Whether `function` is among the `dedup_share` of functions that share base pages with others. The functions
+    /// that do at a share also do at every larger one.
+    pub fn shares_bases(&self, function: FunctionId) -> bool {
+        // Multiples of the golden ratio, less their whole part, lie evenly between 0 and 1 (Weyl's sequence).
+        let place = (f64::from(function.0) * 0.618_033_988_749_894_9).fract();
+        place < self.dedup_share
+    }
+
     /// Keep-alive of a function whose own is `own`.
     pub fn keepalive_of(&self, own: Duration) -> Duration {
         self.keepalive.unwrap_or(own)
     }
 }
 
-/// The known parameter that is nearest to `name`, if one is near.
-pub fn nearest(name: &str) -> Option<&'static str> {
-    let near = PARAMETERS.iter().map(|p| (edit_distance(name, p.name), p.name)).min()?;
-    (near.0 <= 2.max(name.len() / 3)).then_some(near.1)
-}
-
-/// Levenshtein distance of two short names.
-pub fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_is_accepted_by_its_own_entry() {
-        for p in PARAMETERS {
-            assert!(p.parse(p.default).is_ok(), "{}", p.name);
-            assert!(p.about.ends_with('.') && !p.about.is_empty(), "{}", p.name);
-            assert_eq!(PARAMETERS.iter().filter(|q| q.name == p.name).count(), 1, "{}", p.name);
-        }
-        assert_eq!(Config::default().check(), Ok(()));
-        assert_eq!(Config::default().memcap, Bytes::from_mb(2500.0));
-    }
-
-    #[test]
-    fn a_bad_value_or_name_is_refused_with_the_mend() {
-        let mut c = Config::default();
-        let said = |c: &mut Config, k: &str, v: &str| c.set(k, v).unwrap_err().to_string();
-        assert_eq!(
-            said(&mut c, "chunksperpage", "0"),
-            "parameter `chunksperpage`: `0` is not a whole number from 1 to 64 (chunks)"
-        );
-        assert!(said(&mut c, "chunksperpage", "2.5").contains("whole number"));
-        assert!(said(&mut c, "memcap", "NaN").contains("MB"));
-        assert!(said(&mut c, "memcap", "-5").contains("a number from 1"));
-        assert!(said(&mut c, "policy", "mdes").contains("one of"));
-        assert!(said(&mut c, "chunkperpage", "5").contains("did you mean `chunksperpage`"));
-        assert!(said(&mut c, "basechoice", "1 2").contains("three numbers"));
-        assert!(c.set("basechoice", "0 1 2.5").is_ok());
-        c.set("hist_head", "99.5").unwrap();
-        assert!(c.check().unwrap_err().to_string().contains("hist_tail"));
-        let mut c = Config::default();
-        c.set("adaptive", "1").unwrap();
-        assert!(c.check().unwrap_err().to_string().contains("contradicts policy medes"));
-        c.set("policy", "fixed").unwrap();
-        assert_eq!((c.check(), c.policy), (Ok(()), "adaptive"));
-    }
-}
+mod tests;

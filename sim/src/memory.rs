@@ -27,13 +27,21 @@ pub(crate) struct Reduced {
     codec: Codec,
 }
 
+/// Who shares base pages with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Function(FunctionId),
+    Owner(u32),
+    Cluster,
+}
+
 /// Codec sizes and the registry of bases.
 pub(crate) struct Memory {
     patch: Codec,
     alone: Codec,
     own: BTreeMap<FunctionId, Vec<(SandboxId, NodeId)>>,
-    by_runtime: BTreeMap<(u32, String), BTreeSet<SandboxId>>,
-    libraries: BTreeMap<(u32, String), u32>,
+    by_runtime: BTreeMap<(Scope, String), BTreeSet<SandboxId>>,
+    libraries: BTreeMap<(Scope, String), u32>,
     nodes: BTreeMap<SandboxId, (NodeId, FunctionId)>,
 }
 
@@ -63,11 +71,12 @@ impl Memory {
     }
 
     /// Whose bases a function may use: the key under which the registry files them.
-    fn scope(setup: &Setup, function: FunctionId) -> u32 {
+    fn scope(setup: &Setup, function: FunctionId) -> Scope {
         match setup.config.dedup_scope {
-            DedupScope::Function => function.0,
-            DedupScope::Owner => setup.functions[function.index()].owner,
-            DedupScope::Cluster => 0,
+            _ if !setup.config.shares_bases(function) => Scope::Function(function),
+            DedupScope::Function => Scope::Function(function),
+            DedupScope::Owner => Scope::Owner(setup.functions[function.index()].owner),
+            DedupScope::Cluster => Scope::Cluster,
         }
     }
 

@@ -4,6 +4,7 @@
 //! one transfer at a time, in the order in which they are asked for; reads are posted one after the other.
 //! Left out: switches, congestion inside the network, priorities, loss.
 
+use medes_engine::config::Config;
 use medes_engine::id::NodeId;
 use medes_engine::profile::Costs;
 use medes_engine::units::{Duration, Instant, PAGE_BYTES};
@@ -20,15 +21,17 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub fn new(costs: &Costs, nodes: usize) -> Self {
+    /// The network of `config`, where it says nothing that of `costs`.
+    pub fn new(costs: &Costs, config: &Config) -> Self {
         let page_bits = PAGE_BYTES as f64 * 8.0;
+        let of_profile = Duration::from_micros(costs.network_latency_us.round() as u64);
         Self {
-            latency: Duration::from_micros(costs.network_latency_us.round() as u64),
-            us_per_page: page_bits / (costs.network_gbps * 1e3),
+            latency: config.network_latency.unwrap_or(of_profile),
+            us_per_page: page_bits / (config.network_bandwidth.unwrap_or(costs.network_gbps) * 1e3),
             us_per_read: costs.read_post_us,
             run_pages: costs.run_pages,
             us_per_local_page: page_bits / (costs.local_gbps * 1e3),
-            free_at: vec![Instant::ZERO; nodes],
+            free_at: vec![Instant::ZERO; config.nodes as usize],
         }
     }
 
@@ -67,7 +70,9 @@ mod tests {
             local_gbps: 327.68,
         };
         let (a, b, c, d) = (NodeId(0), NodeId(1), NodeId(2), NodeId(3));
-        let mut net = Network::new(&costs, 4);
+        let mut config = Config::default();
+        config.set("nodes", "4").unwrap();
+        let mut net = Network::new(&costs, &config);
         let us = |i: Instant| i.as_micros();
         // 100 pages: 100 us of bandwidth, 25 reads of 2 us, 10 us latency.
         assert_eq!(us(net.read(Instant::ZERO, a, b, 100.0)), 160);
@@ -75,5 +80,10 @@ mod tests {
         assert_eq!(us(net.read(Instant::ZERO, d, d, 100.0)), 10);
         assert_eq!(us(net.read(Instant::ZERO, d, b, 100.0)), 310); // waits for b's link until 150
         assert_eq!(us(net.read(Instant::from_micros(7), a, b, 0.0)), 7);
+
+        // Half the bandwidth and ten times the latency, by the run's own parameters.
+        config.set("network_latency", "100").unwrap();
+        config.set("network_bandwidth", "16.384").unwrap();
+        assert_eq!(us(Network::new(&costs, &config).read(Instant::ZERO, a, b, 100.0)), 350);
     }
 }

@@ -149,7 +149,7 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             laws: setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect(),
             profiles: setup.functions.iter().map(|f| f.profile as u32).collect(),
             memory: Memory::new(setup),
-            network: Network::new(&setup.profiles.costs, setup.config.nodes as usize),
+            network: Network::new(&setup.profiles.costs, &setup.config),
             metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
             watch: W::default(),
             slots: Vec::new(),
