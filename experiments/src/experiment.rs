@@ -25,6 +25,11 @@ pub const SHIPPED: &[(&str, &str)] = &[
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    /// What figure the file is of and what the paper says of it: read by `medes figures`, see [`crate::figures::spec`].
+    #[serde(default, rename = "figure")]
+    _figure: serde::de::IgnoredAny,
+    #[serde(default, rename = "statement")]
+    _statement: serde::de::IgnoredAny,
     title: String,
     question: String,
     expectation: Option<String>,
@@ -34,6 +39,9 @@ struct Raw {
     functions: Option<String>,
     request_rows: Option<toml::Value>,
     trace: toml::Table,
+    vary: Option<String>,
+    #[serde(default)]
+    variant: Vec<BTreeMap<String, toml::Value>>,
     #[serde(default)]
     parameters: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -68,6 +76,25 @@ pub enum Functions {
     Mapped(Rule),
 }
 
+/// How lists of values are combined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vary {
+    /// Every combination.
+    #[default]
+    Grid,
+    /// Each list by itself, the other lists at their first value; policies and variants with each.
+    One,
+}
+
+/// A policy under a name of its own, with parameters of its own: `compress, zstd`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// What it is called in tables and figures.
+    pub name: String,
+    /// Its parameters; they go before those of the grid.
+    pub values: Vec<(&'static str, String)>,
+}
+
 /// An experiment, checked.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -93,6 +120,10 @@ pub struct Experiment {
     pub options: TraceOptions,
     /// Parameters with the values they take, in the order of the file; absent ones have their defaults.
     pub parameters: Vec<(&'static str, Vec<String>)>,
+    /// How their lists are combined.
+    pub vary: Vary,
+    /// Policies under names of their own; none where the grid has the policies.
+    pub variants: Vec<Variant>,
     /// Faults of every cell.
     pub faults: Vec<Fault>,
 }
@@ -117,6 +148,8 @@ pub struct Cell {
     pub config: Config,
     /// Every parameter that is written somewhere, with its value.
     pub values: Vec<(&'static str, String)>,
+    /// Name of its variant.
+    pub variant: Option<String>,
 }
 
 impl Experiment {
@@ -138,7 +171,8 @@ impl Experiment {
         Self::parse(&stem, &text, overrides).with_context(|| format!("experiment `{name}`"))
     }
 
-    fn parse(name: &str, content: &str, overrides: &Overrides) -> anyhow::Result<Self> {
+    /// Reads an experiment called `name` from its text.
+    pub fn parse(name: &str, content: &str, overrides: &Overrides) -> anyhow::Result<Self> {
         let mut raw: Raw = toml::from_str(content)?;
         for (key, value) in &overrides.reference {
             raw.parameters.insert(key.clone(), toml::Value::String(value.clone()));
@@ -185,6 +219,14 @@ impl Experiment {
             let near = nearest(unknown).map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
             bail!("unknown parameter `{unknown}`{near}; `medes explain` lists them all");
         }
+        let vary = match raw.vary.as_deref() {
+            None | Some("grid") => Vary::Grid,
+            Some("one") => Vary::One,
+            Some(other) => bail!(
+                "`vary` is \"{other}\"; it is \"grid\" for every combination, or \"one\" for each list by itself"
+            ),
+        };
+        let variants = raw.variant.into_iter().map(variant).collect::<anyhow::Result<Vec<_>>>()?;
         if !overrides.seeds.is_empty() {
             raw.seeds = None;
         }
@@ -235,6 +277,8 @@ impl Experiment {
             trace,
             options,
             parameters,
+            vary,
+            variants,
             faults: raw.fault,
         };
         for cell in experiment.cells()? {
@@ -254,27 +298,43 @@ impl Experiment {
     pub fn cells(&self) -> anyhow::Result<Vec<Cell>> {
         let mut points: Vec<Vec<(&'static str, String)>> = vec![Vec::new()];
         for (name, values) in &self.parameters {
+            let wanted = if self.vary == Vary::Grid || *name == "policy" { values.len() } else { 1 };
             points = points
                 .into_iter()
-                .flat_map(|p| values.iter().map(move |v| [p.clone(), vec![(*name, v.clone())]].concat()))
+                .flat_map(|p| values[..wanted].iter().map(move |v| [p.clone(), vec![(*name, v.clone())]].concat()))
                 .collect();
         }
-        points
+        if self.vary == Vary::One {
+            let base = points.clone();
+            for (name, values) in self.parameters.iter().filter(|p| p.0 != "policy") {
+                for value in &values[1..] {
+                    points.extend(base.iter().map(|p| with(p, &[(*name, value.clone())])));
+                }
+            }
+        }
+        let mut named: Vec<(Vec<(&'static str, String)>, Option<String>)> = Vec::new();
+        for point in points {
+            match &self.variants[..] {
+                [] => named.push((point, None)),
+                variants => named.extend(variants.iter().map(|v| (with(&point, &v.values), Some(v.name.clone())))),
+            }
+        }
+        named
             .into_iter()
-            .map(|values| {
+            .map(|(values, variant)| {
                 let mut config = Config::default();
                 for (name, value) in &values {
                     config.set(name, value)?;
                 }
                 config.check()?;
-                Ok(Cell { config, values })
+                Ok(Cell { config, values, variant })
             })
             .collect()
     }
 
     /// Parameters that take several values, but for those with a column of their own in every summary.
     pub fn swept(&self) -> Vec<&'static str> {
-        let own = ["policy", "memcap", "nodes"];
+        let own = ["policy", "memcap", "pool", "nodes"];
         self.parameters.iter().filter(|(n, v)| v.len() > 1 && !own.contains(n)).map(|(n, _)| *n).collect()
     }
 
@@ -283,6 +343,27 @@ impl Experiment {
         let without = |n: &&(&str, Vec<String>)| parameter(n.0).is_some_and(|p| p.about.starts_with("Without effect"));
         self.parameters.iter().filter(without).map(|(n, _)| format!("`{n}` is accepted and without effect")).collect()
     }
+}
+
+/// `point` with the given values in place of its own.
+fn with(point: &[(&'static str, String)], values: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+    let kept = point.iter().filter(|(name, _)| values.iter().all(|(n, _)| n != name));
+    kept.chain(values).cloned().collect()
+}
+
+fn variant(mut raw: BTreeMap<String, toml::Value>) -> anyhow::Result<Variant> {
+    let Some(toml::Value::String(name)) = raw.remove("name") else {
+        bail!("a [[variant]] needs `name`, and parameters with a value each");
+    };
+    let value = |(key, value): (String, toml::Value)| {
+        let p =
+            parameter(&key).with_context(|| format!("variant `{name}`: no parameter `{key}`; see `medes explain`"))?;
+        let value = text(&value).with_context(|| format!("variant `{name}`, `{key}`"))?;
+        p.parse(&value)?;
+        Ok((p.name, value))
+    };
+    let values = raw.into_iter().map(value).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Variant { name, values })
 }
 
 fn literal(text: &str) -> toml::Value {
@@ -359,6 +440,28 @@ mod tests {
         assert!(said(&["trace.funktions=5"]).contains("funktions"));
         let text = FILE.replace("question", "qestion");
         assert!(format!("{:#}", Experiment::parse("t", &text, &Overrides::default()).unwrap_err()).contains("qestion"));
+    }
+
+    #[test]
+    fn lists_vary_one_at_a_time_and_variants_have_values_of_their_own() {
+        let read = |file: &str| Experiment::parse("t", file, &Overrides::default());
+        let file = format!("vary = 'one'\n{FILE}").replace("chunksperpage = 5", "chunksperpage = [5, 1, 9]");
+        let cells = read(&file).unwrap().cells().unwrap();
+        // Two policies with the first values, two more memory caps, two more cardinalities.
+        assert_eq!(cells.len(), 2 * (1 + 2 + 2));
+        let of = |c: &Cell| (c.config.memcap.as_mb(), c.config.chunksperpage);
+        assert!(cells.iter().all(|c| of(c).0 == 100.0 || of(c).1 == 5));
+        assert_eq!(of(&cells[0]), (100.0, 5));
+
+        let file = format!("{FILE}[[variant]]\nname = 'compress, zstd'\npolicy = 'compress'\ncodec = 'zstd'\n");
+        let file = file.replace("policy = ['fixed', 'medes']\n", "");
+        let cells = read(&file).unwrap().cells().unwrap();
+        assert_eq!((cells.len(), cells[0].config.policy, cells[0].config.codec.as_str()), (3, "compress", "zstd"));
+        assert_eq!(cells[0].variant.as_deref(), Some("compress, zstd"));
+        let said = |file: String| format!("{:#}", read(&file).unwrap_err());
+        assert!(said(file.replace("codec = 'zstd'", "codek = 'zstd'")).contains("codek"));
+        assert!(said(file.replace("name = 'compress, zstd'\n", "")).contains("needs `name`"));
+        assert!(said(format!("vary = 'all'\n{FILE}")).contains("each list by itself"));
     }
 
     #[test]

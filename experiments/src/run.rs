@@ -151,12 +151,13 @@ pub fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for cell in e.cells()? {
         for seed in &e.seeds {
-            let swept: BTreeMap<String, String> = cell
+            let mut swept: BTreeMap<String, String> = cell
                 .values
                 .iter()
                 .filter(|(k, _)| swept_names.contains(k))
                 .map(|(k, v)| ((*k).to_owned(), v.clone()))
                 .collect();
+            swept.extend(cell.variant.iter().map(|v| ("variant".to_owned(), v.clone())));
             // All that determines the rows. `Debug` of the configuration lists every parameter with its value.
             let identity = format!(
                 "{} {} {:?} {:?} {seed} {:?} {:?} {} {trace} {}",

@@ -42,7 +42,11 @@ pub struct CellResult {
 impl CellResult {
     /// For figures and report.
     pub fn data(&self) -> CellData {
-        let summary = Summary { parameters: self.swept.clone(), ..self.summary.clone() };
+        let mut summary = Summary { parameters: self.swept.clone(), ..self.summary.clone() };
+        // A variant is drawn as a policy of its own name.
+        if let Some(variant) = summary.parameters.remove("variant") {
+            summary.policy = variant;
+        }
         CellData { summary, functions: self.functions.clone(), timeline: self.timeline.clone() }
     }
 }

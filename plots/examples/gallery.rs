@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use medes_plots::figure::{Axis, BoxPoint, Figure, Point, Scale, Series, Shape};
+use medes_plots::figure::{Axis, BoxPoint, Figure, Point, QUARTILES, Scale, Series, Shape};
 use medes_plots::{CellData, ReportInput, draw, draw_all, write_report};
 
 #[path = "../tests/made_up/mod.rs"]
@@ -36,7 +36,7 @@ fn kinds(out: &Path) -> Result<(), Box<dyn Error>> {
     };
     let boxes = |i: usize| -> Vec<BoxPoint> {
         let five = |x: usize| [1.0, 2.0, 3.0, 5.0, 8.0].map(|v| v + (x + i) as f64);
-        (0..5).map(|x| BoxPoint { x: x as f64, mean: 3.4 + (x + i) as f64, five: five(x) }).collect()
+        (0..5).map(|x| BoxPoint { x: x as f64, mean: 3.4 + (x + i) as f64, five: five(x), levels: QUARTILES }).collect()
     };
     let names = || Axis::names("function", made_up::FUNCTIONS[..5].iter().copied());
     let long = || Axis::names("codec", (0..5).map(|i| format!("codec with a long name {i}")));

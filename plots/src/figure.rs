@@ -94,6 +94,9 @@ pub enum Shape {
     /// Bars from the foot of the value axis, grouped with those of the other bar series; `x` is the index
     /// of the category. They lie along whichever axis is not the category axis.
     Bars(Vec<Point>),
+    /// Pieces of bars: all series of this shape in a figure are pieces of the same bars, which stand beside those
+    /// of other series.
+    Stack(Vec<Piece>),
     /// The part of the samples at or below each value: `(value, weight)`.
     Cdf(Vec<(f64, f64)>),
     /// Boxes, laid out as bars are.
@@ -109,15 +112,32 @@ pub enum Shape {
     Rule(f64),
 }
 
-/// Spread of one category: a box from the quartiles, a stroke at the median, a dot at the mean, whiskers.
+/// A piece of a stacked bar.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece {
+    /// Index of the category.
+    pub x: f64,
+    /// Where it begins on the value axis.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+}
+
+/// Percentiles that a box usually shows.
+pub const QUARTILES: [f64; 5] = [5.0, 25.0, 50.0, 75.0, 95.0];
+
+/// Spread of one category: a box between the second and the fourth of five percentiles, a stroke at the third,
+/// a dot at the mean, whiskers to the first and the last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BoxPoint {
     /// Index of the category.
     pub x: f64,
     /// The arithmetic mean.
     pub mean: f64,
-    /// End of the lower whisker, lower quartile, median, upper quartile, end of the upper whisker.
+    /// End of the lower whisker, lower end of the box, stroke, upper end of the box, end of the upper whisker.
     pub five: [f64; 5],
+    /// Which percentiles these are; [`QUARTILES`] unless the caption says otherwise.
+    pub levels: [f64; 5],
 }
 
 impl Axis {
@@ -197,19 +217,23 @@ impl Figure {
     pub fn to_csv(&self) -> String {
         let mut out = csv::Writer::from_writer(Vec::new());
         // Bars and boxes have their place on the category axis whichever way they lie.
-        let laid = self.series.iter().any(|s| matches!(s.shape, Shape::Bars(_) | Shape::Boxes(_)));
+        let laid =
+            self.series.iter().any(|s| matches!(s.shape, Shape::Bars(_) | Shape::Boxes(_) | Shape::Stack(_)));
         let (place, value) = self.category_and_value().filter(|_| laid).unwrap_or((&self.x, &self.y));
-        let boxes = self.series.iter().any(|s| matches!(s.shape, Shape::Boxes(_)));
+        let boxes = self.series.iter().find_map(|s| match &s.shape {
+            Shape::Boxes(boxes) => boxes.first().map(|b| b.levels.map(|p| format!("p{p}"))),
+            _ => None,
+        });
         let heat = self.series.iter().find_map(|s| match &s.shape {
             Shape::Heat { label, .. } => Some(label.as_str()),
             _ => None,
         });
-        let last: &[&str] = match (boxes, heat) {
-            (true, _) => &["p5", "p25", "p50", "p75", "p95"],
-            (_, Some(label)) => &[label],
-            _ => &["low_95", "high_95"],
+        let last: Vec<&str> = match (&boxes, heat) {
+            (Some(levels), _) => levels.iter().map(String::as_str).collect(),
+            (_, Some(label)) => vec![label],
+            _ => vec!["low_95", "high_95"],
         };
-        let value_name = if boxes { format!("mean {}", value.text()) } else { value.text() };
+        let value_name = if boxes.is_some() { format!("mean {}", value.text()) } else { value.text() };
         let place_name = if place.label.is_empty() { "name".to_owned() } else { place.text() };
         let mut head = vec!["series".to_owned(), place_name, value_name];
         head.extend(last.iter().map(|s| s.to_string()));
@@ -243,6 +267,11 @@ impl Figure {
                         let mut cells = vec![label(), place.cell(b.x), number(b.mean)];
                         cells.extend(b.five.map(number));
                         row(cells);
+                    }
+                }
+                Shape::Stack(pieces) => {
+                    for p in pieces {
+                        row(vec![label(), place.cell(p.x), number(p.to - p.from)]);
                     }
                 }
                 Shape::Heat { cells, .. } => {

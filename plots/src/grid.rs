@@ -7,7 +7,7 @@ use crate::stats::Estimate;
 use crate::style::policy_rank;
 
 /// Names under which an experiment may list what has a column of its own.
-const OWN_COLUMNS: [&str; 6] = ["policy", "memcap", "memcap_mb", "nodes", "seed", "seeds"];
+const OWN_COLUMNS: [&str; 7] = ["policy", "memcap", "memcap_mb", "pool", "nodes", "seed", "seeds"];
 
 /// The memory of a cluster: so many nodes, each with a cap.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,8 @@ impl Pool {
         file_stem(&self.label.replace([' ', number::NARROW], ""))
     }
 
-    fn is_of(&self, cell: &CellData) -> bool {
+    /// Whether `cell` was run in it.
+    pub fn is_of(&self, cell: &CellData) -> bool {
         cell.summary.memcap_mb.to_bits() == self.memcap_mb.to_bits() && cell.summary.nodes == self.nodes
     }
 }

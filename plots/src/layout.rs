@@ -174,15 +174,41 @@ fn abreast(figure: &Figure) -> usize {
     let has = |series: &Series, name: usize| match &series.shape {
         Shape::Bars(points) => points.iter().any(|p| p.x == name as f64),
         Shape::Boxes(boxes) => boxes.iter().any(|b| b.x == name as f64),
+        Shape::Stack(pieces) => pieces.iter().any(|p| p.x == name as f64),
         _ => false,
     };
-    let most = (0..names).map(|n| figure.series.iter().filter(|s| has(s, n)).count()).max().unwrap_or(0);
-    if most <= 1 { most } else { figure.series.iter().filter(|s| is_laid(s)).count() }
+    let slots = slots(figure);
+    let at = |name: usize| {
+        let there = figure.series.iter().zip(&slots).filter(|(s, _)| has(s, name)).filter_map(|(_, slot)| *slot);
+        there.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    let most = (0..names).map(at).max().unwrap_or(0);
+    if most <= 1 { most } else { slots.iter().flatten().max().map_or(0, |last| last + 1) }
 }
 
 /// Whether the series is of bars or boxes.
 pub fn is_laid(series: &Series) -> bool {
-    matches!(series.shape, Shape::Bars(_) | Shape::Boxes(_))
+    matches!(series.shape, Shape::Bars(_) | Shape::Boxes(_) | Shape::Stack(_))
+}
+
+/// For each series its place among the bars or boxes of a name; pieces of stacked bars share one.
+pub fn slots(figure: &Figure) -> Vec<Option<usize>> {
+    let (mut next, mut stack) = (0, None);
+    let mut slot = |s: &Series| {
+        if !is_laid(s) {
+            return None;
+        }
+        if let (Shape::Stack(_), Some(slot)) = (&s.shape, stack) {
+            return Some(slot);
+        }
+        let slot = next;
+        next += 1;
+        if matches!(s.shape, Shape::Stack(_)) {
+            stack = Some(slot);
+        }
+        Some(slot)
+    };
+    figure.series.iter().map(&mut slot).collect()
 }
 
 /// The legend's lines, without what the names on an axis say.
@@ -242,6 +268,10 @@ fn extent(figure: &Figure, horizontal: bool, log: bool) -> (f64, f64) {
                 bars = true;
                 values.extend(p.iter().map(|p| p.y));
                 ends.extend(p.iter().filter_map(|p| p.interval));
+            }
+            Shape::Stack(pieces) if lying == horizontal => {
+                bars = true;
+                values.extend(pieces.iter().map(|p| p.to));
             }
             Shape::Boxes(b) if lying == horizontal => {
                 values.extend(b.iter().flat_map(|b| b.five.into_iter().chain([b.mean])));

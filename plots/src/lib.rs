@@ -10,6 +10,7 @@
 pub mod figure;
 pub mod findings;
 pub mod grid;
+pub mod paper;
 pub mod plan;
 pub mod render;
 pub mod report;
@@ -21,6 +22,7 @@ mod canvas;
 mod error;
 mod layout;
 mod number;
+mod outline;
 mod ticks;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@
 mod frontier;
 mod functions;
 mod memory;
+pub mod paper;
 mod sweep;
 
 use crate::CellData;

@@ -4,8 +4,8 @@ use plotters::backend::DrawingBackend;
 
 use crate::PlotError;
 use crate::canvas::{self, Anchor, Canvas, Xy};
-use crate::figure::{BoxPoint, Figure, Point, Series, Shape, cdf};
-use crate::layout::{GAP, LINE, Layout, SAMPLE, SMALL_FONT, TEXT_FONT, TITLE_FONT, is_laid, layout};
+use crate::figure::{BoxPoint, Figure, Piece, Point, Series, Shape, cdf};
+use crate::layout::{GAP, LINE, Layout, SAMPLE, SMALL_FONT, TEXT_FONT, TITLE_FONT, layout, slots};
 use crate::number;
 use crate::style::{GRID, INK, Look, Marker, PAPER, Rgb, SMALL, TEXT, TITLE, WIDTH, heat, look};
 
@@ -46,11 +46,14 @@ fn draw<DB: DrawingBackend>(c: &mut Canvas<DB>, figure: &Figure, l: &Layout) -> 
     for series in figure.series.iter().filter(|s| matches!(s.shape, Shape::Band(_))) {
         drawn |= band(c, series, l)?;
     }
-    let laid: Vec<&Series> = figure.series.iter().filter(|s| is_laid(s)).collect();
-    for (i, series) in laid.iter().enumerate() {
-        let place = Place::new(figure, l, i, laid.len());
+    let slots = slots(figure);
+    let of = slots.iter().flatten().max().map_or(0, |last| last + 1);
+    for (series, slot) in figure.series.iter().zip(&slots) {
+        let Some(slot) = *slot else { continue };
+        let place = Place::new(figure, l, slot, of);
         drawn |= match &series.shape {
             Shape::Bars(points) => bars(c, points, look(&series.look), &place)?,
+            Shape::Stack(pieces) => stack(c, pieces, look(&series.look), &place)?,
             Shape::Boxes(points) => boxes(c, points, look(&series.look), &place)?,
             _ => false,
         };
@@ -124,6 +127,10 @@ fn legend<DB: DrawingBackend>(c: &mut Canvas<DB>, figure: &Figure, l: &Layout) -
             let middle = (x + SAMPLE / 2.0, y);
             let ends = [(*x, y), (x + SAMPLE, y)];
             match &series.shape {
+                Shape::Stack(_) => {
+                    c.rect((*x, y - 6.0), (x + SAMPLE - 7.0, y + 6.0), look.color)?;
+                    c.marker(look.marker, (x + (SAMPLE - 7.0) / 2.0, y), MARKER * 0.8, PAPER)?;
+                }
                 Shape::Bars(_) | Shape::Boxes(_) => {
                     c.rect((*x, y - 5.0), (x + SAMPLE - 7.0, y + 5.0), look.color)?;
                     c.marker(look.marker, (x + SAMPLE - 7.0, y), MARKER, look.color)?;
@@ -197,6 +204,21 @@ fn bars<DB: DrawingBackend>(c: &mut Canvas<DB>, points: &[Point], look: Look, p:
         c.marker(look.marker, p.at(point.x, point.y, 0.0), (half * 0.95).min(MARKER), look.color)?;
     }
     Ok(drawn)
+}
+
+fn stack<DB: DrawingBackend>(c: &mut Canvas<DB>, pieces: &[Piece], look: Look, p: &Place<'_>) -> Result<bool, String> {
+    let half = p.width * 0.42;
+    for piece in pieces {
+        let (from, to) = (p.at(piece.x, piece.from, -half), p.at(piece.x, piece.to, half));
+        c.rect(from, to, look.color)?;
+        // The piece's own marker, where it has room: pieces can be told apart without their colour.
+        let middle = ((from.0 + to.0) / 2.0, (from.1 + to.1) / 2.0);
+        let room = if p.lying { (to.0 - from.0).abs() } else { (to.1 - from.1).abs() };
+        if room > 3.0 * MARKER {
+            c.marker(look.marker, middle, (half * 0.7).min(MARKER * 0.8), PAPER)?;
+        }
+    }
+    Ok(!pieces.is_empty())
 }
 
 fn boxes<DB: DrawingBackend>(
@@ -306,7 +328,7 @@ fn lines<DB: DrawingBackend>(c: &mut Canvas<DB>, figure: &Figure, series: &Serie
             Ok(false)
         }
         Shape::Heat { cells, label } => heat_map(c, cells, label, l),
-        Shape::Bars(_) | Shape::Boxes(_) => Ok(false),
+        Shape::Bars(_) | Shape::Boxes(_) | Shape::Stack(_) => Ok(false),
     }
 }
 

@@ -40,17 +40,8 @@ pub fn write_report(input: &ReportInput<'_>, path: &Path) -> Result<(), PlotErro
 }
 
 fn page(input: &ReportInput<'_>, path: &Path) -> Result<String, PlotError> {
-    let mut out = String::new();
+    let mut out = page_head(input.title, input.question);
     // Writing into a string cannot fail.
-    let _ = write!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{css}</style>\n</head>\n<body>\n\
-         <header>\n<h1>{title}</h1>\n<p class=\"lead\">{question}</p>\n",
-        title = escape(input.title),
-        question = escape(input.question),
-        css = include_str!("report.css"),
-    );
     if let Some(expectation) = input.expectation {
         let _ = writeln!(out, "<p><span class=\"soft\">Expected before the run:</span> {}</p>", escape(expectation));
     }
@@ -61,6 +52,18 @@ fn page(input: &ReportInput<'_>, path: &Path) -> Result<String, PlotError> {
     how(&mut out, input);
     out.push_str("</main>\n</body>\n</html>\n");
     Ok(out)
+}
+
+/// The page up to its lead, within its header.
+pub(crate) fn page_head(title: &str, lead: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{css}</style>\n</head>\n<body>\n\
+         <header>\n<h1>{title}</h1>\n<p class=\"lead\">{lead}</p>\n",
+        title = escape(title),
+        lead = escape(lead),
+        css = include_str!("report.css"),
+    )
 }
 
 fn finding(out: &mut String, cells: &[CellData]) {
@@ -128,19 +131,7 @@ fn table(out: &mut String, cells: &[CellData]) {
 fn figures(out: &mut String, input: &ReportInput<'_>, path: &Path) -> Result<(), PlotError> {
     out.push_str("<section>\n<h2>Figures</h2>\n<div class=\"figures\">\n");
     for figure in input.figures {
-        let read = |source| PlotError::Read { path: figure.svg_path.clone(), source };
-        let svg = std::fs::read_to_string(&figure.svg_path).map_err(read)?;
-        let link = |file: &Path, text: &str| format!("<a href=\"{}\">{text}</a>", escape(&href(file, path)));
-        let _ = writeln!(
-            out,
-            "<figure id=\"{}\">\n{svg}<figcaption><strong>{}.</strong> {} {}, {}, {}</figcaption>\n</figure>",
-            escape(&figure.name),
-            escape(&figure.title),
-            escape(&figure.caption),
-            link(&figure.csv_path, "data (CSV)"),
-            link(&figure.svg_path, "SVG"),
-            link(&figure.png_path, "PNG"),
-        );
+        crate::paper::drawn(out, figure, path)?;
     }
     out.push_str("</div>\n");
     for skipped in plan(input.cells).skipped {
@@ -169,7 +160,7 @@ fn how(out: &mut String, input: &ReportInput<'_>) {
 }
 
 /// The address of `file` seen from the page at `page`: relative where it lies in the page's folder.
-fn href(file: &Path, page: &Path) -> String {
+pub(crate) fn href(file: &Path, page: &Path) -> String {
     let relative = page.parent().and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(file);
     let mut out = String::new();
     for byte in relative.to_string_lossy().bytes() {

@@ -97,6 +97,12 @@ const POLICIES: &[(&str, Look)] = &[
     ("oracle", look_of(Rgb(0x00, 0x00, 0x00), DOT, Marker::Star)),
 ];
 
+/// Policies under names of their own, told apart from the policy itself.
+const VARIANTS: &[(&str, Look)] = &[
+    ("medes, latency", look_of(Rgb(0x88, 0x22, 0x55), LONG, Marker::Ring)),
+    ("compress, zstd", look_of(Rgb(0x99, 0x99, 0x33), SHORT, Marker::Frame)),
+];
+
 /// For names that the house does not know.
 const SPARE: &[Look] = &[
     look_of(Rgb(0x44, 0xaa, 0x99), LONG, Marker::Hexagon),
@@ -107,14 +113,35 @@ const SPARE: &[Look] = &[
     look_of(Rgb(0xcc, 0x66, 0x77), LONG, Marker::Up),
 ];
 
+/// For series that are no policies, by number: as many as there are functions in the paper, no two alike.
+const NUMBERED: &[Look] = &[
+    look_of(Rgb(0x00, 0x72, 0xb2), SOLID, Marker::Disc),
+    look_of(Rgb(0xd5, 0x5e, 0x00), LONG, Marker::Square),
+    look_of(Rgb(0x00, 0x9e, 0x73), SHORT, Marker::Up),
+    look_of(Rgb(0xcc, 0x79, 0xa7), DASH_DOT, Marker::Diamond),
+    look_of(Rgb(0xe6, 0x9f, 0x00), SOLID, Marker::Down),
+    look_of(Rgb(0x56, 0xb4, 0xe9), LONG, Marker::Ring),
+    look_of(Rgb(0x33, 0x22, 0x88), SHORT, Marker::Plus),
+    look_of(Rgb(0x88, 0x22, 0x55), DASH_DOT, Marker::Hexagon),
+    look_of(Rgb(0x99, 0x99, 0x33), LONG, Marker::Frame),
+    look_of(Rgb(0x22, 0x22, 0x22), SHORT, Marker::Star),
+];
+
 /// The look of reference lines such as a memory cap: see [`crate::figure::Shape::Rule`].
 const RULE: Look = look_of(Rgb(0x55, 0x55, 0x55), SHORT, Marker::None);
 
 /// The look of `name`: that of the policy of this name, or of the policy it begins with (`medes, 10 nodes`);
-/// `cap` is the look of reference lines; any other name gets one of a few spare looks, always the same.
+/// `cap` is the look of reference lines, `#0`, `#1`, ... of series by number; any other name gets one of a few spare
+/// looks, always the same.
 pub fn look(name: &str) -> Look {
     if name == "cap" {
         return RULE;
+    }
+    if let Some(number) = name.strip_prefix('#').and_then(|n| n.parse::<usize>().ok()) {
+        return NUMBERED[number % NUMBERED.len()];
+    }
+    if let Some((_, look)) = VARIANTS.iter().find(|(variant, _)| *variant == name) {
+        return *look;
     }
     if let Some((_, look)) = POLICIES.iter().find(|(policy, _)| *policy == base_name(name)) {
         return *look;
@@ -163,6 +190,18 @@ mod tests {
             for (b, lb) in &POLICIES[..i] {
                 assert!(la.color != lb.color && la.marker != lb.marker, "{a} and {b} look alike");
             }
+        }
+    }
+
+    #[test]
+    fn numbered_series_and_variants_are_told_apart() {
+        for (i, a) in NUMBERED.iter().enumerate() {
+            assert!(NUMBERED[..i].iter().all(|b| a.color != b.color && a.marker != b.marker), "#{i} is there twice");
+            assert_eq!(look(&format!("#{i}")), *a);
+        }
+        for (name, variant) in VARIANTS {
+            let policy = look(base_name(name));
+            assert!(variant.color != policy.color && variant.marker != policy.marker, "{name}");
         }
     }
 

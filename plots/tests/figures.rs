@@ -17,38 +17,10 @@ fn labels(figure: &Figure) -> Vec<&str> {
     figure.series.iter().map(|s| s.label.as_str()).collect()
 }
 
-/// A figure in a line: axes with units and scales, then each series with its kind and number of points.
-fn outline(f: &Figure) -> String {
-    let axis = |a: &medes_plots::figure::Axis| {
-        let scale = match &a.scale {
-            Scale::Linear { zero } => format!("linear{}", if *zero { " from 0" } else { "" }),
-            Scale::At { values, log } => format!("{} at {values:?}", if *log { "log" } else { "linear" }),
-            Scale::Log => "log".into(),
-            Scale::Category(c) => format!("{} names", c.len()),
-        };
-        format!("{} [{scale}]", a.text())
-    };
-    let series = f.series.iter().map(|s| {
-        let shape = match &s.shape {
-            Shape::Line(p) => format!("line {}", p.len()),
-            Shape::Band(p) => format!("band {}", p.len()),
-            Shape::Step(p) => format!("step {}", p.len()),
-            Shape::Scatter(p) => format!("scatter {}", p.len()),
-            Shape::Bars(p) => format!("bars {}", p.len()),
-            Shape::Cdf(p) => format!("cdf {}", p.len()),
-            Shape::Boxes(p) => format!("boxes {}", p.len()),
-            Shape::Heat { cells, .. } => format!("heat {}", cells.len()),
-            Shape::Rule(at) => format!("rule {at}"),
-        };
-        format!("{}: {shape}", s.label)
-    });
-    format!("{} | {} | {} | {}", f.name, axis(&f.x), axis(&f.y), series.collect::<Vec<_>>().join(", "))
-}
-
 #[test]
 fn an_experiment_over_pools_gives_these_figures() {
     let figures = plan(&made_up::cells(&THREE, &[20.0, 40.0], 3)).figures;
-    let outlines: Vec<String> = figures.iter().map(outline).collect();
+    let outlines: Vec<String> = figures.iter().map(Figure::outline).collect();
     assert_eq!(
         outlines,
         [
@@ -85,14 +57,14 @@ fn swept_parameters_have_figures_of_their_own() {
     let figures = plan(&made_up::swept()).figures;
     let chunks = named(&figures, "cold_by_chunksperpage");
     assert_eq!(
-        outline(chunks),
+        chunks.outline(),
         "cold_by_chunksperpage | chunksperpage [log at [1.0, 2.0, 5.0, 10.0, 20.0, 40.0]] | cold starts [linear from 0] | fixed: line 6, medes: line 6"
     );
     assert!(chunks.caption.contains("At dedupperbase = 40."), "{}", chunks.caption);
     assert!(named(&figures, "cold_per_function").caption.contains("At chunksperpage = 5, dedupperbase = 40."));
     named(&figures, "memory_by_dedupperbase");
     assert_eq!(
-        outline(named(&figures, "surface_chunksperpage_dedupperbase")),
+        named(&figures, "surface_chunksperpage_dedupperbase").outline(),
         "surface_chunksperpage_dedupperbase | chunksperpage [6 names] | dedupperbase [3 names] | medes: heat 18"
     );
 }
@@ -121,7 +93,7 @@ fn one_seed_is_said_and_has_no_intervals() {
     let cold = named(&figures, "cold_by_pool");
     assert!(cold.caption.contains("One seed, so no interval."));
     assert_eq!(
-        outline(cold),
+        cold.outline(),
         "cold_by_pool | cold starts [linear from 0] |  [3 names] | fixed: bars 1, adaptive: bars 1, medes: bars 1"
     );
     for series in &cold.series {
@@ -198,7 +170,7 @@ fn odd_rows_give_figures_or_a_stated_reason() {
 
 #[test]
 fn every_kind_of_series_can_be_drawn() {
-    use medes_plots::figure::{Axis, BoxPoint, Point, Series};
+    use medes_plots::figure::{Axis, BoxPoint, Piece, Point, QUARTILES, Series};
     let samples: Vec<(f64, f64)> = (0..50).map(|i| (f64::from(i * i), 1.0)).collect();
     let points: Vec<Point> =
         (0..9).map(|i| Point { x: f64::from(i), y: f64::from(i * 7 % 5), interval: Some((0.0, 4.0)) }).collect();
@@ -212,7 +184,7 @@ fn every_kind_of_series_can_be_drawn() {
     };
     let names = || Axis::names("function", (0..9).map(|i| format!("a rather long name {i}")));
     let value = || Axis::from_zero("value", "ms");
-    let box_point = BoxPoint { x: 2.0, mean: 3.0, five: [1.0, 2.0, 2.5, 4.0, 9.0] };
+    let box_point = BoxPoint { x: 2.0, mean: 3.0, five: [1.0, 2.0, 2.5, 4.0, 9.0], levels: QUARTILES };
     for (x, y, shape) in [
         (value(), Axis::from_zero("part of requests", ""), Shape::Cdf(samples.clone())),
         (Axis::new("latency", "ms", Scale::Log), value(), Shape::Cdf(samples)),
@@ -221,6 +193,7 @@ fn every_kind_of_series_can_be_drawn() {
         (names(), value(), Shape::Bars(points.clone())),
         (value(), names(), Shape::Bars(points)),
         (names(), value(), Shape::Boxes(vec![box_point])),
+        (value(), names(), Shape::Stack(vec![Piece { x: 1.0, from: 2.0, to: 40.0 }])),
     ] {
         let figure = figure(x, y, shape);
         roxmltree::Document::parse(&render::svg(&figure).unwrap()).unwrap();

@@ -27,16 +27,31 @@ struct Chosen {
 
 /// Cold starts and 99.9th percentile latency of each function: two figures a pool.
 pub fn per_function(grid: &Grid<'_>, plan: &mut Plan) {
+    cold_per_function(grid, plan);
+    tail_per_function(grid, plan);
+}
+
+/// Cold starts of each function, a figure a pool.
+pub fn cold_per_function(grid: &Grid<'_>, plan: &mut Plan) {
+    each_pool(grid, plan, cold);
+}
+
+/// 99.9th percentile latency of each function, a figure a pool.
+pub fn tail_per_function(grid: &Grid<'_>, plan: &mut Plan) {
+    each_pool(grid, plan, latency);
+}
+
+fn each_pool(grid: &Grid<'_>, plan: &mut Plan, draw: fn(&Grid<'_>, &Chosen, &Pool, &mut Plan)) {
     let chosen = choose(grid);
     if chosen.names.is_empty() {
-        plan.skipped.push("Figures per function: left out, the cells have no rows of functions.".into());
+        let why = "Figures per function: left out, the cells have no rows of functions.";
+        if !plan.skipped.iter().any(|s| s == why) {
+            plan.skipped.push(why.into());
+        }
         return;
     }
     for pool in &grid.pools {
-        cold(grid, &chosen, pool, plan);
-    }
-    for pool in &grid.pools {
-        latency(grid, &chosen, pool, plan);
+        draw(grid, &chosen, pool, plan);
     }
 }
 

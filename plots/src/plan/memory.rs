@@ -2,7 +2,7 @@
 
 use super::{Plan, of_pool, push, seeds_text, series, sweep::pool_suffix};
 use crate::CellData;
-use crate::figure::{Axis, BoxPoint, Figure, Point, Scale, Series, Shape};
+use crate::figure::{Axis, BoxPoint, Figure, Point, QUARTILES, Scale, Series, Shape};
 use crate::grid::{Grid, Pool};
 use crate::stats::{Estimate, weighted_mean, weighted_quantiles};
 
@@ -114,7 +114,7 @@ pub fn distribution(grid: &Grid<'_>, plan: &mut Plan) {
             let five = weighted_quantiles(&samples, &[0.05, 0.25, 0.5, 0.75, 0.95]);
             let five = [five[0], five[1], five[2], five[3], five[4]];
             highest = highest.max(five[4]);
-            let one = BoxPoint { x: i as f64, mean: weighted_mean(&samples), five };
+            let one = BoxPoint { x: i as f64, mean: weighted_mean(&samples), five, levels: QUARTILES };
             boxes.push(Series::new(policy, Shape::Boxes(vec![one])));
         }
         let (rule, cap_text) = cap(pool, highest);

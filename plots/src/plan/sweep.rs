@@ -86,25 +86,89 @@ fn cold_by_policy(grid: &Grid<'_>, pool: &Pool, plan: &mut Plan) {
 /// What is drawn against a parameter: stem and words, unit, value of a run.
 type Measure = (&'static str, &'static str, &'static str, fn(&CellData) -> f64);
 
-const MEASURES: [Measure; 2] = [
-    ("cold", "cold starts", "", |c| c.summary.cold as f64),
-    ("memory", "mean memory", "GB", |c| c.summary.mean_memory_mb / 1000.0),
-];
+const COLD: Measure = ("cold", "cold starts", "", |c| c.summary.cold as f64);
+const MEMORY: Measure = ("memory", "mean memory", "GB", |c| c.summary.mean_memory_mb / 1000.0);
+const TAIL: Measure = ("start", "99.9th percentile start latency", "ms", |c| c.summary.start_p999_ms);
+
+/// Cold starts, memory and start latency against each swept parameter by itself, in the pool that most cells are of; against
+/// the number of nodes where it is swept, the pool staying the same.
+pub fn one_at_a_time(grid: &Grid<'_>, plan: &mut Plan) {
+    let of = |pool: &&Pool| grid.cells.iter().filter(|c| pool.is_of(c)).count();
+    let Some(pool) = grid.pools.iter().max_by_key(of) else { return };
+    for parameter in &grid.parameters {
+        for measure in [&COLD, &MEMORY, &TAIL] {
+            one_parameter(grid, parameter, pool, measure, plan);
+        }
+    }
+    let same: Vec<&Pool> = grid.pools.iter().filter(|p| (p.gb() / pool.gb() - 1.0).abs() < 1e-3).collect();
+    if same.len() > 1 {
+        for measure in [&COLD, &MEMORY, &TAIL] {
+            by_nodes(grid, &same, measure, plan);
+        }
+    }
+    let of_these_nodes = |p: &&Pool| p.nodes == pool.nodes;
+    let sizes: Vec<&Pool> = grid.pools.iter().filter(of_these_nodes).collect();
+    if sizes.len() > 1 {
+        cold_by_pools(grid, &sizes, "", "", plan);
+    }
+}
+
+fn by_nodes(grid: &Grid<'_>, pools: &[&Pool], measure: &Measure, plan: &mut Plan) {
+    let (stem, words, unit, value) = *measure;
+    let mut seeds = Vec::new();
+    let mut line = |policy: &&str| {
+        let points = pools.iter().filter_map(|pool| {
+            let runs = grid.runs(policy, pool);
+            let value = estimate(&runs, value);
+            seeds.push(runs.len());
+            (value.n > 0).then(|| Point::of(f64::from(pool.nodes), value))
+        });
+        series(policy, points.collect(), Shape::Line)
+    };
+    let drawn: Vec<Series> = grid.policies.iter().filter_map(&mut line).collect();
+    seeds.retain(|n| *n > 0);
+    let nodes: Vec<f64> = pools.iter().map(|p| f64::from(p.nodes)).collect();
+    let figure = Figure {
+        name: format!("{stem}_by_nodes"),
+        title: format!("{}{} against the number of nodes", words[..1].to_uppercase(), &words[1..]),
+        caption: format!(
+            "The memory of the cluster stays the same, {} in all, in fewer or more nodes. {} Rows: summary of each run.{}",
+            crate::number::trimmed(pools[0].gb()) + "\u{a0}GB",
+            seeds_text(&seeds, "whiskers"),
+            grid.setting_text(&[])
+        ),
+        x: Axis::new("nodes", "", places(&nodes)),
+        y: Axis::from_zero(words, unit),
+        series: drawn,
+    };
+    push(plan, figure, "no run");
+}
 
 /// Cold starts and mean memory against each swept parameter, in each pool; and the surface that two of
 /// them span, for `medes`.
 pub fn by_parameter(grid: &Grid<'_>, plan: &mut Plan) {
     for parameter in &grid.parameters {
         for pool in &grid.pools {
-            for measure in &MEASURES {
+            for measure in &[COLD, MEMORY] {
                 one_parameter(grid, parameter, pool, measure, plan);
             }
         }
     }
+    surfaces(grid, &[COLD], plan);
+}
+
+/// Cold starts and memory over each two of the swept parameters, for `medes`.
+pub fn cold_and_memory_surfaces(grid: &Grid<'_>, plan: &mut Plan) {
+    surfaces(grid, &[COLD, MEMORY], plan);
+}
+
+fn surfaces(grid: &Grid<'_>, measures: &[Measure], plan: &mut Plan) {
     for (i, second) in grid.parameters.iter().enumerate() {
         for first in &grid.parameters[..i] {
             for pool in grid.pools.iter().filter(|_| grid.policies.contains(&"medes")) {
-                surface(grid, [first, second], pool, plan);
+                for measure in measures {
+                    surface(grid, [first, second], pool, measure, plan);
+                }
             }
         }
     }
@@ -148,8 +212,9 @@ fn one_parameter(grid: &Grid<'_>, parameter: &Parameter, pool: &Pool, measure: &
     push(plan, figure, "no run");
 }
 
-/// Cold starts of `medes` over two parameters.
-fn surface(grid: &Grid<'_>, [p, q]: [&Parameter; 2], pool: &Pool, plan: &mut Plan) {
+/// A value of `medes` over two parameters.
+fn surface(grid: &Grid<'_>, [p, q]: [&Parameter; 2], pool: &Pool, measure: &Measure, plan: &mut Plan) {
+    let (stem, words, unit, value) = *measure;
     let mut cells = Vec::new();
     let mut seeds = Vec::new();
     for (i, a) in p.values.iter().enumerate() {
@@ -157,14 +222,16 @@ fn surface(grid: &Grid<'_>, [p, q]: [&Parameter; 2], pool: &Pool, plan: &mut Pla
             let runs = grid.runs_with("medes", pool, &[(&p.name, a), (&q.name, b)]);
             if !runs.is_empty() {
                 seeds.push(runs.len());
-                cells.push((i, j, estimate(&runs, |c| c.summary.cold as f64).mean));
+                cells.push((i, j, estimate(&runs, value).mean));
             }
         }
     }
-    let shape = |cells| Shape::Heat { cells, label: "cold starts".into() };
+    let label = if unit.is_empty() { words.to_owned() } else { format!("{words}, {unit}") };
+    let shape = |cells| Shape::Heat { cells, label };
+    let stem = if stem == "cold" { String::new() } else { format!("{stem}_") };
     let figure = Figure {
-        name: format!("surface_{}_{}{}", file_stem(&p.name), file_stem(&q.name), pool_suffix(grid, pool)),
-        title: format!("Cold starts of medes{}", of_pool(pool)),
+        name: format!("surface_{stem}{}_{}{}", file_stem(&p.name), file_stem(&q.name), pool_suffix(grid, pool)),
+        title: format!("{}{} of medes{}", words[..1].to_uppercase(), &words[1..], of_pool(pool)),
         caption: format!(
             "Mean over {} seeds at each setting of {} and {}. Rows: summary of each run.{}",
             seeds.iter().min().copied().unwrap_or(0),
@@ -198,9 +265,11 @@ fn places(values: &[f64]) -> Scale {
 fn unit_of(parameter: &str) -> &'static str {
     match parameter {
         "patchthreshold" => "B",
-        "idletime" | "keepalive" => "s",
+        "idletime" | "keepalive" | "keepdedup" => "s",
         "reuseperiod" => "ms",
         "window" => "min",
+        "network_latency" => "µs",
+        "network_bandwidth" => "Gbit/s",
         _ => "",
     }
 }
