@@ -8,6 +8,15 @@ use crate::hist::Histogram;
 use crate::record::{FunctionSummary, Outcome as Ended, RequestRecord, StartKind, Summary, TimelineSample};
 use crate::units::{Bytes, Duration, Instant};
 
+/// Base pages read by dedup starts, expected numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BasePages {
+    /// From a base of the same node.
+    pub local: f64,
+    /// From another node's, over the network.
+    pub remote: f64,
+}
+
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -19,6 +28,8 @@ pub struct Outcome {
     pub timeline: Vec<TimelineSample>,
     /// The engine's counts.
     pub counters: Counters,
+    /// What dedup starts read.
+    pub base_pages: BasePages,
 }
 
 /// A warm start touches the histogram alone, whose length is the number of answers.
@@ -272,6 +283,6 @@ impl Metrics {
                 p999_ms: f.latency.percentile_ms(0.999),
             })
             .collect();
-        Outcome { summary, functions, timeline: self.timeline, counters }
+        Outcome { summary, functions, timeline: self.timeline, counters, base_pages: BasePages::default() }
     }
 }

@@ -8,6 +8,7 @@ mod dedup_cmd;
 mod doctor;
 mod experiment;
 mod explain;
+mod figures;
 mod output;
 mod pipeline;
 mod profiles;
@@ -69,6 +70,13 @@ enum Command {
             Accounts and limits by way of the environment: SBATCH_ACCOUNT, SBATCH_TIMELIMIT, SBATCH_QOS, SBATCH_MEM_PER_CPU."
     )]
     Run(RunArgs),
+    /// Regenerate the figures of the paper's evaluation, with a report that holds its statements against the rows.
+    #[command(
+        after_help = "Examples:\n  medes figures                     all of them\n  medes figures 5 8 12\n  medes figures --list\n  \
+            medes figures --trace azure2019:azurefunctions-dataset2019 --set trace.days=[1] --set trace.window=600..659\n  \
+            medes figures 1 2 10 11 --dumps dumps      from dumps that scripts/make-dumps made"
+    )]
+    Figures(figures::FiguresArgs),
     /// List the shipped experiments.
     List,
     /// Explain a parameter, policy, strategy or profile set; all of them without a name.
@@ -157,6 +165,11 @@ fn main() -> ExitCode {
     let out = Output { json: cli.json, quiet: cli.quiet };
     let done = match cli.command {
         Command::Run(args) => run_experiment(args, &out),
+        Command::Figures(args) => catch_interrupt(&out).and_then(|()| figures::run(&args, &out)).map_err(|e| {
+            let refused = matches!(e.downcast_ref::<medes_sim::SimError>(), Some(medes_sim::SimError::Check { .. }));
+            let ours = refused || INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed);
+            if ours { Failure::Run(e) } else { Failure::Input(e) }
+        }),
         Command::List => list(&out).map_err(Failure::Run),
         Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
         Command::Doctor => doctor::doctor(&out).map_err(Failure::Run),
@@ -232,15 +245,7 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         .out
         .unwrap_or_else(|| report::default_folder(&experiment, &format!("{experiment:?} {identity} {profile_text}")));
     let store = Store::open(&folder).map_err(Failure::Run)?;
-    if ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .is_err()
-    {
-        out.warn("Ctrl-C cannot be caught here: it ends the program at once; finished cells are kept all the same");
-    }
+    catch_interrupt(out).map_err(Failure::Run)?;
     let cores = if args.on == Where::Slurm { None } else { std::thread::available_parallelism().ok() };
     let jobs = args.jobs.or(cores).map_or(1, std::num::NonZero::get);
     let inputs = Inputs {
@@ -274,6 +279,19 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     };
     let notes = reference.notes.into_iter().chain(trimmed).collect();
     report::publish(&experiment, &workload, &finished, &store, notes, out).map_err(Failure::Run)
+}
+
+/// From now on the first Ctrl-C stops after what is under way, the second one at once.
+fn catch_interrupt(out: &Output) -> anyhow::Result<()> {
+    let handler = || {
+        if INTERRUPTED.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    };
+    if ctrlc::set_handler(handler).is_err() {
+        out.warn("Ctrl-C cannot be caught here: it ends the program at once; finished cells are kept all the same");
+    }
+    Ok(())
 }
 
 /// Leaves out minutes before the first and after the last request of a trace in counts a minute, unless a window is asked for: a

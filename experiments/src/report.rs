@@ -160,7 +160,7 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
 }
 
 /// The command that was given, as it could be given again.
-fn command() -> String {
+pub fn command() -> String {
     let quote =
         |a: String| if a.contains([' ', '*', '\'', '"', '$']) { format!("'{}'", a.replace('\'', "'\\''")) } else { a };
     let mut args: Vec<String> = std::env::args().map(quote).collect();

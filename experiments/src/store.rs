@@ -51,6 +51,17 @@ impl CellResult {
     }
 }
 
+/// A request as read back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// Its number, by arrival.
+    pub request: u64,
+    /// Place of its function among those asked about.
+    pub function: usize,
+    /// End to end, ms; NaN where it was not answered.
+    pub latency_ms: f64,
+}
+
 /// A result folder.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -180,6 +191,28 @@ impl Store {
         writer(File::create(&part)?).finish(&mut frame)?;
         std::fs::rename(part, path)?;
         Ok(())
+    }
+
+    /// The requests of a finished cell that were written, by number, with the place of their function among `names`.
+    pub fn latencies(&self, key: &str, names: &[String]) -> anyhow::Result<Vec<Latency>> {
+        let path = self.path(key, "parquet");
+        let broken = || format!("cannot read {} back; delete it and run again", path.display());
+        let frame = ParquetReader::new(File::open(&path).with_context(broken)?).finish().with_context(broken)?;
+        let place: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+        let (numbers, functions) = (frame.column("request")?.u64()?, frame.column("function")?.str()?);
+        let (outcomes, latencies) = (frame.column("outcome")?.str()?, frame.column("latency_ms")?.f64()?);
+        let mut rows: Vec<Latency> = numbers
+            .iter()
+            .zip(functions.iter())
+            .zip(outcomes.iter().zip(latencies.iter()))
+            .map(|((number, function), (outcome, latency))| Latency {
+                request: number.unwrap_or(0),
+                function: function.and_then(|f| place.get(f)).copied().unwrap_or(usize::MAX),
+                latency_ms: if outcome == Some("answered") { latency.unwrap_or(f64::NAN) } else { f64::NAN },
+            })
+            .collect();
+        rows.sort_unstable_by_key(|r| r.request);
+        Ok(rows)
     }
 
     /// `requests.parquet`: the cells' requests, one after the other.

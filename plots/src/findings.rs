@@ -260,6 +260,16 @@ fn average(runs: &[&CellData], value: impl Fn(&CellData) -> f64) -> f64 {
     Estimate::of(runs.iter().map(|c| value(c))).mean
 }
 
+/// What the rows show that bears on a difference between `medes` and another policy: observations, no proof of a cause.
+pub fn bearing_on(medes: &[&CellData], rival: &str, runs: &[&CellData]) -> Vec<String> {
+    if medes.is_empty() || runs.is_empty() {
+        return Vec::new();
+    }
+    let mut out = why(medes, &[(rival, runs.to_vec())]);
+    out.extend(comparable(rival, medes, runs));
+    out
+}
+
 /// What bears on `medes` not being ahead of all `rivals`.
 fn why(medes: &[&CellData], rivals: &[(&str, Vec<&CellData>)]) -> Vec<String> {
     let mut out = Vec::new();

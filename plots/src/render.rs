@@ -232,7 +232,7 @@ fn boxes<DB: DrawingBackend>(
         drawn = true;
         let half = (p.width * 0.42).min(9.0);
         let [low, q1, median, q3, high] = b.five;
-        whisker(c, [p.at(b.x, low, 0.0), p.at(b.x, high, 0.0)], half * 0.5, INK)?;
+        whisker(c, [p.at(b.x, low, 0.0), p.at(b.x, high, 0.0)], half * 0.5, look.color)?;
         let corners = [(q1, -half), (q3, -half), (q3, half), (q1, half), (q1, -half)].map(|(v, a)| p.at(b.x, v, a));
         c.fill(&corners, PAPER, 1.0)?;
         c.fill(&corners, look.color, 0.45)?;

@@ -18,6 +18,6 @@ pub mod setup;
 pub mod world;
 
 pub use medes_engine::event::Arrival;
-pub use medes_engine::metrics::Outcome;
+pub use medes_engine::metrics::{BasePages, Outcome};
 pub use setup::{Setup, SimError, SimFunction};
 pub use world::simulate;

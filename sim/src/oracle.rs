@@ -164,5 +164,6 @@ fn rows(
             ..f
         })
         .collect();
-    Outcome { summary, functions, timeline: Vec::new(), counters }
+    let base_pages = medes_engine::metrics::BasePages::default();
+    Outcome { summary, functions, timeline: Vec::new(), counters, base_pages }
 }

@@ -6,7 +6,7 @@ use medes_engine::ahead;
 use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Arrival, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
-use medes_engine::metrics::{Metrics, Outcome};
+use medes_engine::metrics::{BasePages, Metrics, Outcome};
 use medes_engine::record::RequestRecord;
 use medes_engine::units::{Duration, Instant};
 
@@ -136,6 +136,7 @@ struct World<'a, S, W> {
     current: Option<(RequestId, Duration)>,
     /// Operations on sandboxes, as numbers for draws.
     operations: u64,
+    base_pages: BasePages,
     sink: S,
 }
 
@@ -157,6 +158,7 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             pending: BTreeMap::new(),
             current: None,
             operations: 0,
+            base_pages: BasePages::default(),
             sink,
         })
     }
@@ -199,7 +201,10 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         self.metrics.advance(end, &self.engine);
         self.watch.finish(end)?;
         let (setup, names) = (self.setup, self.setup.functions.iter().map(|f| f.name.as_str()));
-        Ok(self.metrics.finish(&setup.config, setup.seed, names, self.engine.counters(), self.engine.population()))
+        let base_pages = self.base_pages;
+        let outcome =
+            self.metrics.finish(&setup.config, setup.seed, names, self.engine.counters(), self.engine.population());
+        Ok(Outcome { base_pages, ..outcome })
     }
 
     /// Asks for the memory that the next event will touch.
@@ -376,6 +381,9 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             None => (None, 0.0, Duration::ZERO),
         };
         let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages));
+        if let Some((_, from)) = base {
+            *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
+        }
         let mut work = decode + laws.resume.draw(request.0);
         if setup.config.nopause {
             work += laws.restore.draw(request.0);

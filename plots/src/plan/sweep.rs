@@ -40,7 +40,7 @@ fn cold_by_pools(grid: &Grid<'_>, pools: &[&Pool], stem: &str, title: &str, plan
     };
     let drawn: Vec<Series> = grid.policies.iter().filter_map(&mut line).collect();
     seeds.retain(|n| *n > 0);
-    let y = scale(means, 30.0);
+    let y = scale(means, 12.0);
     let uncapped = match grid.pools.iter().all(|p| p.gb().is_finite()) {
         true => "",
         false => " Runs without a cap have no place on the axis.",

@@ -1,0 +1,491 @@
+//! `medes figures`: every figure of the paper's evaluation, each from its own experiment file, and the report of all.
+//!
+//! A figure of runs is an experiment as any other (`medes run experiments/paper/05-cold-starts.toml` runs it alone); what
+//! is added here is the picture that the paper has of it, and the paper's statements held against the rows. Figures of real memory
+//! come from dumps, or from what was measured on dumps once ([`sandboxes`]).
+
+mod claims;
+mod improvement;
+mod keep_alive;
+mod of_dumps;
+mod sandboxes;
+pub mod spec;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use medes_engine::profile::ProfileSet;
+use medes_plots::figure::Figure;
+use medes_plots::paper::{Claim, Paper, Section, TextTable, Verdict, write_paper};
+use medes_plots::plan::paper::{Kind as Drawing, of_kind};
+use medes_plots::{CellData, DrawnFigure};
+use medes_traces::TraceSpec;
+
+use crate::experiment::{Experiment, Overrides};
+use crate::output::{self, Output, thousands};
+use crate::run::{self, Finished, Inputs};
+use crate::store::{Store, write_whole};
+use crate::workload::Workload;
+use sandboxes::Sandboxes;
+use spec::{Kind, Spec};
+
+/// Arguments of `figures`.
+#[derive(Debug, clap::Args)]
+pub struct FiguresArgs {
+    /// Figures by number or name (`medes figures --list`); all of them without any.
+    #[arg(value_name = "FIGURE")]
+    figures: Vec<String>,
+    /// Say what each figure shows, which inputs it needs and how long it takes.
+    #[arg(long)]
+    list: bool,
+    /// The world in which runs take place.
+    #[arg(long, value_enum, default_value_t = Backend::Simulated)]
+    backend: Backend,
+    /// The trace of every figure, in place of the generated one: azure2019:, azure2021:, invitro:, requests:, csv: and a path.
+    #[arg(long, value_name = "KIND:PATH")]
+    trace: Option<TraceSpec>,
+    /// Set a parameter in every figure's experiment, as for `medes run`.
+    #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
+    set: Vec<String>,
+    /// Seed, repeatable; replaces the experiments' lists.
+    #[arg(long, value_name = "N")]
+    seed: Vec<u64>,
+    /// Small versions, of seconds: to see that all works.
+    #[arg(long)]
+    small: bool,
+    /// Dumps for the figures of real memory, as scripts/make-dumps lays them out; without it config/sandboxes.toml.
+    #[arg(long, value_name = "DIR")]
+    dumps: Option<PathBuf>,
+    /// Keep what was measured on the dumps in this file, in the form of config/sandboxes.toml.
+    #[arg(long, value_name = "FILE", requires = "dumps")]
+    keep: Option<PathBuf>,
+    /// Cells run at once; default: one a core.
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Result folder.
+    #[arg(long, value_name = "DIR", default_value = "results/paper")]
+    out: PathBuf,
+}
+
+/// The worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// Virtual time and modelled memory.
+    #[default]
+    Simulated,
+    /// Sandboxes on machines.
+    Real,
+}
+
+/// An experiment ready to run.
+pub struct Prepared {
+    experiment: Experiment,
+    profiles: Arc<ProfileSet>,
+    profile_text: String,
+    workload: Workload,
+}
+
+/// What one figure's file gave.
+#[derive(Default)]
+struct Made {
+    figures: Vec<Figure>,
+    tables: Vec<TextTable>,
+    claims: Vec<Claim>,
+    origin: String,
+    notes: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad input, or what a run or the disk refuses.
+pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
+    let chosen = Spec::chosen(&args.figures)?;
+    if args.list {
+        list(&chosen, out);
+        return Ok(());
+    }
+    if args.backend == Backend::Real {
+        real_is_possible(&chosen, &args.figures)?;
+    }
+    let began = std::time::Instant::now();
+    let folder = args.out.join("figures");
+    let set = measured(args, &chosen, out)?;
+    let mut sections = Vec::new();
+    let mut outlines = String::new();
+    for spec in &chosen {
+        out.say(format!("figure {}: {}", spec.figure.number, spec.title));
+        let made = make(spec, args, set.as_ref(), out).with_context(|| format!("figure {}", spec.figure.number))?;
+        let section = publish(spec, made, &folder, &mut outlines)?;
+        for claim in &section.claims {
+            out.say(format!("  {} ({}): {}", claim.verdict.words(), claim.setting, claim.ours));
+        }
+        sections.push(section);
+    }
+    write_whole(&folder.join("outline.txt"), outlines.as_bytes())?;
+    let paper = page(args, sections, began.elapsed().as_secs_f64());
+    let report = args.out.join("report.html");
+    write_paper(&paper, &report)?;
+    write_whole(&args.out.join("README.md"), readme(&paper).as_bytes())?;
+    summary(&paper, &report, out)
+}
+
+fn list(chosen: &[Spec], out: &Output) {
+    if out.json {
+        let row = |s: &Spec| {
+            serde_json::json!({
+                "number": s.figure.number, "name": s.name, "title": s.title, "question": s.question,
+                "needs": s.figure.needs, "seconds": s.figure.takes_s, "real": s.figure.real,
+                "statements": s.statements.iter().map(|s| s.paper.clone()).collect::<Vec<_>>(),
+            })
+        };
+        let rows: Vec<_> = chosen.iter().map(row).collect();
+        out.print(serde_json::Value::Array(rows).to_string());
+        return;
+    }
+    let head = ["figure", "shows", "needs", "takes (2 cores)", "on one machine"].map(str::to_owned);
+    let row = |s: &Spec| {
+        let real = if s.figure.real { "--backend real" } else { "simulated only" };
+        let real = if s.figure.kind.of_sandboxes() { "dumps" } else { real };
+        let takes = format!("{:.0} s", s.figure.takes_s.max(1.0));
+        vec![s.figure.number.to_string(), s.title.clone(), s.figure.needs.clone(), takes, real.to_owned()]
+    };
+    out.print(output::table(head, chosen.iter().map(row)));
+    let all: f64 = chosen.iter().map(|s| s.figure.takes_s).sum();
+    out.print(format!("together about {:.0} min", (all / 60.0).ceil()));
+}
+
+fn real_is_possible(chosen: &[Spec], asked: &[String]) -> anyhow::Result<()> {
+    let not: Vec<String> = chosen
+        .iter()
+        .filter(|s| !s.figure.real && !s.figure.kind.of_sandboxes())
+        .map(|s| s.figure.number.to_string())
+        .collect();
+    anyhow::ensure!(
+        asked.is_empty() || not.is_empty(),
+        "figures {} need more machines than one; `medes figures --list` says which have a real form",
+        not.join(", ")
+    );
+    anyhow::bail!(
+        "this build has no real world: runs are simulated (leave --backend out); figures of real memory take --dumps DIR"
+    )
+}
+
+/// What was measured on real sandboxes, where a figure wants it.
+fn measured(args: &FiguresArgs, chosen: &[Spec], out: &Output) -> anyhow::Result<Option<Sandboxes>> {
+    let wanted = chosen.iter().any(|s| s.figure.kind.of_sandboxes() || s.figure.kind == Kind::KeepAliveMemory);
+    let Some(dumps) = &args.dumps else { return wanted.then(Sandboxes::shipped).transpose() };
+    let set = Sandboxes::measure(dumps, &|line| out.say(line))?;
+    if let Some(file) = &args.keep {
+        set.keep(file)?;
+        out.say(format!("wrote {}", file.display()));
+    }
+    Ok(Some(set))
+}
+
+fn make(spec: &Spec, args: &FiguresArgs, set: Option<&Sandboxes>, out: &Output) -> anyhow::Result<Made> {
+    let shipped;
+    let set = match set {
+        Some(set) => set,
+        None => {
+            shipped = Sandboxes::shipped()?;
+            &shipped
+        }
+    };
+    let from = if args.dumps.is_some() { "measured now" } else { "config/sandboxes.toml, measured before" };
+    let of_dumps = |figures, tables| Made {
+        figures,
+        tables,
+        claims: claims::of_sandboxes(&spec.statements, set),
+        origin: format!(
+            "{from}. Memory: {}.{}",
+            set.origin,
+            if set.starts_origin.is_empty() { String::new() } else { format!(" Start times: {}.", set.starts_origin) }
+        ),
+        notes: spec.figure.notes.clone(),
+    };
+    match spec.figure.kind {
+        Kind::ChunkSize => return Ok(of_dumps(of_dumps::chunk_size(set), Vec::new())),
+        Kind::BetweenFunctions => return Ok(of_dumps(of_dumps::between(set), Vec::new())),
+        Kind::DedupStart => return Ok(of_dumps(of_dumps::dedup_start(set), Vec::new())),
+        _ => {}
+    }
+    let prepared = prepare(spec, args, out)?;
+    if spec.figure.kind == Kind::DedupTable {
+        let remote = remote_share(&prepared)?;
+        let mut made = of_dumps(of_dumps::page_origins(set), of_dumps::dedup_table(set, remote));
+        made.origin += &format!(" Other nodes' base pages: {}", origin(spec, &prepared));
+        return Ok(made);
+    }
+    let mut made = Made { origin: origin(spec, &prepared), notes: spec.figure.notes.clone(), ..Made::default() };
+    if spec.figure.kind == Kind::KeepAliveMemory {
+        let found = keep_alive::run(&prepared, set)?;
+        made.claims = spec.statements.iter().map(|s| claims::saved(s, found.saved)).collect();
+        made.figures.push(found.figure);
+        made.origin += &format!(" Redundancy: {from}. {}.", set.origin);
+        return Ok(made);
+    }
+    let store = Store::open(&args.out)?;
+    let finished = run_cells(&prepared, &store, args, out)?;
+    let cells: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
+    made.claims = claims::of_runs(&spec.statements, &cells);
+    made.figures = pictures(spec, &prepared, &store, &finished, &cells)?;
+    // The rows themselves, beside the figures that are drawn of them.
+    let rows = Store::open(&args.out.join("rows").join(&spec.name))?;
+    rows.summary(&finished.cells)?;
+    rows.functions(&finished.cells)?;
+    std::fs::remove_dir(rows.root().join("cells")).ok();
+    Ok(made)
+}
+
+fn pictures(
+    spec: &Spec,
+    prepared: &Prepared,
+    store: &Store,
+    finished: &Finished,
+    cells: &[CellData],
+) -> anyhow::Result<Vec<Figure>> {
+    let drawing = match spec.figure.kind {
+        Kind::ColdPerFunction => Drawing::ColdPerFunction,
+        Kind::TailPerFunction => Drawing::TailPerFunction,
+        Kind::PerFunction => Drawing::PerFunction,
+        Kind::Memory => Drawing::Memory,
+        Kind::ColdByPool => Drawing::ColdByPool,
+        Kind::Parameters => Drawing::Parameters,
+        Kind::Surface => Drawing::Surface,
+        Kind::Frontier => Drawing::Frontier,
+        Kind::Improvement => return improvements(prepared, store, finished),
+        Kind::ChunkSize | Kind::BetweenFunctions | Kind::DedupStart | Kind::DedupTable | Kind::KeepAliveMemory => {
+            return Ok(Vec::new());
+        }
+    };
+    Ok(of_kind(drawing, cells).figures)
+}
+
+/// A figure of improvements for each pool.
+fn improvements(prepared: &Prepared, store: &Store, finished: &Finished) -> anyhow::Result<Vec<Figure>> {
+    let names: Vec<String> = prepared.workload.functions.iter().map(|f| f.name.clone()).collect();
+    let mut runs = Vec::new();
+    for (cell, key) in finished.cells.iter().zip(&finished.keys) {
+        runs.push(improvement::Run { cell, requests: store.latencies(key, &names)? });
+    }
+    let data: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
+    let grid = medes_plots::grid::Grid::new(&data);
+    let rivals: Vec<&str> = grid.policies.iter().copied().filter(|p| *p != "medes").collect();
+    let of_pool = |pool: &medes_plots::grid::Pool| Figure {
+        name: format!("improvement_{}", pool.stem()),
+        title: format!("Improvement of end-to-end latency by medes, pool of {}", pool.label.replace(' ', "\u{a0}")),
+        ..improvement::figure(&runs, &rivals, pool.memcap_mb, &names)
+    };
+    Ok(grid.pools.iter().map(of_pool).collect())
+}
+
+/// Reads the experiment of a figure with its trace and profiles.
+fn prepare(spec: &Spec, args: &FiguresArgs, out: &Output) -> anyhow::Result<Prepared> {
+    let small = if args.small { &spec.figure.small[..] } else { &[] };
+    let overrides = |set: Vec<String>| Overrides {
+        set,
+        trace: args.trace.clone(),
+        seeds: args.seed.clone(),
+        reference: Vec::new(),
+    };
+    let set: Vec<String> = small.iter().chain(&args.set).cloned().collect();
+    let experiment = Experiment::parse(&spec.name, &spec.text, &overrides(set.clone()))?;
+    let (profiles, profile_text) = crate::profiles::load(&experiment.profile)?;
+    let opened = medes_traces::open(&experiment.trace, &experiment.options)?;
+    let (opened, trimmed) = crate::trim(opened, &experiment)?;
+    if let Some(note) = trimmed {
+        out.say(format!("note: {note}"));
+    }
+    let workload = Workload::new(opened, experiment.functions, &profiles);
+    anyhow::ensure!(
+        workload.trace.requests() > 0,
+        "the trace {} has no request to serve; check its window",
+        experiment.trace
+    );
+    let mut prepared = Prepared { experiment, profiles: Arc::new(profiles), profile_text, workload };
+    let given = args.set.iter().any(|s| ["pool=", "memcap="].iter().any(|k| s.trim_start().starts_with(k)));
+    if !spec.figure.scarcity.is_empty() && !given {
+        let listed = prepared.experiment.parameters.iter().find(|p| p.0 == "pool");
+        let mut pools = listed.map(|p| p.1.clone()).unwrap_or_default();
+        pools.extend(scarce_pools(&prepared, &spec.figure.scarcity)?);
+        out.say(format!("pools of {} GB", pools.join(", ")));
+        let mut set = set;
+        set.push(format!("pool={}", pools.join(",")));
+        prepared.experiment = Experiment::parse(&spec.name, &spec.text, &overrides(set))?;
+    }
+    Ok(prepared)
+}
+
+/// Pools in GB, as parts of the largest memory that fixed keep-alive takes where nothing caps it.
+fn scarce_pools(prepared: &Prepared, parts: &[f64]) -> anyhow::Result<Vec<String>> {
+    let mut setup = first_setup(prepared)?;
+    setup.config.set("policy", "fixed")?;
+    setup.config.eviction = None;
+    setup.config.memcap = medes_engine::units::Bytes::from_mb(1e9);
+    let demand = medes_sim::simulate(&setup, prepared.workload.arrivals(setup.seed), |_| {})?.summary.max_memory_mb;
+    // Two significant digits: as an operator would write them.
+    let rounded = |mb: f64| {
+        let unit = 10f64.powf((mb / 1e3).log10().floor() - 1.0);
+        let gb = (mb / 1e3 / unit).round() * unit;
+        format!("{}", (gb * 1e6).round() / 1e6)
+    };
+    Ok(parts.iter().map(|part| rounded(part * demand)).collect())
+}
+
+/// The first cell's setup with the first seed.
+fn first_setup(prepared: &Prepared) -> anyhow::Result<medes_sim::Setup> {
+    let experiment = &prepared.experiment;
+    let config = experiment.cells()?.into_iter().next().map(|c| c.config).unwrap_or_default();
+    let length = prepared.workload.trace.length;
+    Ok(medes_sim::Setup {
+        config,
+        profiles: prepared.profiles.clone(),
+        functions: prepared.workload.functions.clone(),
+        faults: Vec::new(),
+        seed: experiment.seeds.first().copied().unwrap_or(1),
+        length,
+        interval: length,
+        check: false,
+    })
+}
+
+/// Share of the base pages read by dedup starts that other nodes hold, %; nothing if none were read.
+fn remote_share(prepared: &Prepared) -> anyhow::Result<Option<f64>> {
+    let setup = first_setup(prepared)?;
+    let read = medes_sim::simulate(&setup, prepared.workload.arrivals(setup.seed), |_| {})?.base_pages;
+    let all = read.local + read.remote;
+    Ok((all > 0.0).then(|| 100.0 * read.remote / all))
+}
+
+/// Runs the cells that are not there yet, in the world asked for.
+fn run_cells(prepared: &Prepared, store: &Store, args: &FiguresArgs, out: &Output) -> anyhow::Result<Finished> {
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
+    let inputs = Inputs {
+        experiment: &prepared.experiment,
+        profiles: prepared.profiles.clone(),
+        profile_text: prepared.profile_text.clone(),
+        workload: &prepared.workload,
+        jobs,
+        check: false,
+        only: None,
+    };
+    run::run(&inputs, store, out)
+}
+
+/// Where the rows of a figure come from, in a sentence.
+fn origin(spec: &Spec, prepared: &Prepared) -> String {
+    let (e, trace) = (&prepared.experiment, &prepared.workload.trace);
+    let seeds: Vec<String> = e.seeds.iter().map(u64::to_string).collect();
+    let parameters: Vec<String> = e.parameters.iter().map(|(n, v)| format!("{n} = {}", v.join(", "))).collect();
+    format!(
+        "simulated; experiments/paper/{}.toml; trace {} ({} functions of it, {} requests, {:.0} min); profile set {}; {}; seeds {}; \
+         medes {} ({}).",
+        spec.name,
+        e.trace,
+        thousands(trace.functions.len() as u64),
+        thousands(trace.requests()),
+        trace.length.as_secs_f64() / 60.0,
+        e.profile,
+        parameters.join("; "),
+        seeds.join(", "),
+        env!("CARGO_PKG_VERSION"),
+        crate::VERSION,
+    )
+}
+
+/// Draws a figure's pictures under its number, and puts its part of the report together.
+fn publish(spec: &Spec, made: Made, folder: &Path, outlines: &mut String) -> anyhow::Result<Section> {
+    let mut drawn: Vec<DrawnFigure> = Vec::new();
+    for figure in made.figures {
+        let own = figure.name.clone();
+        let name = if own.is_empty() { spec.stem() } else { format!("{}_{own}", spec.stem()) };
+        let caption = format!("{} Origin: {}", figure.caption.trim_end(), made.origin);
+        let figure = Figure { name, caption, ..figure };
+        outlines.push_str(&figure.outline());
+        outlines.push('\n');
+        let short = figure.caption.split(" Origin: ").next().unwrap_or_default().to_owned();
+        let files = medes_plots::draw(&figure, folder)?;
+        // The origin stands under the pictures of a section once.
+        drawn.push(DrawnFigure { caption: short, ..files });
+    }
+    for (i, table) in made.tables.iter().enumerate() {
+        let suffix = if i == 0 { String::new() } else { format!("_{}", i + 1) };
+        write_whole(&folder.join(format!("{}_table{suffix}.csv", spec.stem())), &of_dumps::csv(table)?)?;
+    }
+    let origin = format!("{}\n", made.origin);
+    write_whole(&folder.join(format!("{}_origin.txt", spec.stem())), origin.as_bytes())?;
+    Ok(Section {
+        id: spec.figure.number.to_string(),
+        title: spec.title.clone(),
+        question: spec.question.clone(),
+        expectation: spec.expectation.clone(),
+        claims: made.claims,
+        tables: made.tables,
+        figures: drawn,
+        origin: made.origin,
+        notes: made.notes,
+    })
+}
+
+fn page(args: &FiguresArgs, sections: Vec<Section>, seconds: f64) -> Paper {
+    let size = if args.small { " Small versions: they show that all works, and nothing else." } else { "" };
+    Paper {
+        title: "The evaluation of Medes, regenerated".into(),
+        lead: format!(
+            "The twelve figures and tables of the paper's evaluation (Saxena et al., EuroSys 2022), and what a sceptic would ask \
+             beside them: each with the statement it supports, the value found here, and whether it holds.{size}"
+        ),
+        how: vec![
+            ("command".into(), crate::report::command()),
+            ("world".into(), "simulated; figures of real memory: as their origin says".into()),
+            ("version".into(), format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION)),
+            ("time".into(), format!("{seconds:.0} s in all")),
+            (
+                "files".into(),
+                "figures/: SVG, PNG and CSV of each picture, its origin, outline.txt; rows/: the rows of each experiment".into(),
+            ),
+        ],
+        sections,
+    }
+}
+
+fn readme(paper: &Paper) -> String {
+    let mut text = format!("# {}\n\n{}\n\n", paper.title, paper.lead);
+    for (name, value) in &paper.how {
+        text.push_str(&format!("- {name}: `{value}`\n"));
+    }
+    text.push_str("\n| figure | statement | where | here | holds? |\n|---|---|---|---|---|\n");
+    for (s, c) in paper.sections.iter().flat_map(|s| s.claims.iter().map(move |c| (s, c))) {
+        let words = c.verdict.words();
+        text.push_str(&format!("| {} | {} | {} | {} | {words} |\n", s.id, c.paper, c.setting, c.ours));
+    }
+    text
+}
+
+fn summary(paper: &Paper, report: &Path, out: &Output) -> anyhow::Result<()> {
+    let claims = || paper.sections.iter().flat_map(|s| s.claims.iter().map(move |c| (s, c)));
+    if out.json {
+        let row = |(s, c): (&Section, &Claim)| {
+            serde_json::json!({"figure": s.id, "statement": c.paper, "where": c.setting, "here": c.ours, "verdict": c.verdict.words()})
+        };
+        let rows: Vec<_> = claims().map(row).collect();
+        let value = serde_json::json!({"report": report, "statements": rows});
+        out.print(serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    let count = |v: Verdict| claims().filter(|(_, c)| c.verdict == v).count();
+    let pictures: usize = paper.sections.iter().map(|s| s.figures.len()).sum();
+    out.print(format!(
+        "{} figures, {pictures} pictures; of {} comparisons {} hold, {} show more than stated, {} hold on average only, {} do not hold\nreport: {}",
+        paper.sections.len(),
+        claims().count(),
+        count(Verdict::Holds),
+        count(Verdict::Better),
+        count(Verdict::OnAverage),
+        count(Verdict::Fails),
+        report.display()
+    ));
+    Ok(())
+}
