@@ -222,9 +222,9 @@ impl Experiment {
         let vary = match raw.vary.as_deref() {
             None | Some("grid") => Vary::Grid,
             Some("one") => Vary::One,
-            Some(other) => bail!(
-                "`vary` is \"{other}\"; it is \"grid\" for every combination, or \"one\" for each list by itself"
-            ),
+            Some(other) => {
+                bail!("`vary` is \"{other}\"; it is \"grid\" for every combination, or \"one\" for each list by itself")
+            }
         };
         let variants = raw.variant.into_iter().map(variant).collect::<anyhow::Result<Vec<_>>>()?;
         if !overrides.seeds.is_empty() {

@@ -217,8 +217,7 @@ impl Figure {
     pub fn to_csv(&self) -> String {
         let mut out = csv::Writer::from_writer(Vec::new());
         // Bars and boxes have their place on the category axis whichever way they lie.
-        let laid =
-            self.series.iter().any(|s| matches!(s.shape, Shape::Bars(_) | Shape::Boxes(_) | Shape::Stack(_)));
+        let laid = self.series.iter().any(|s| matches!(s.shape, Shape::Bars(_) | Shape::Boxes(_) | Shape::Stack(_)));
         let (place, value) = self.category_and_value().filter(|_| laid).unwrap_or((&self.x, &self.y));
         let boxes = self.series.iter().find_map(|s| match &s.shape {
             Shape::Boxes(boxes) => boxes.first().map(|b| b.levels.map(|p| format!("p{p}"))),

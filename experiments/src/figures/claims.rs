@@ -60,7 +60,12 @@ pub fn of_runs(statements: &[Statement], cells: &[CellData]) -> Vec<Claim> {
             }
             let found = compared(s, &of, &against);
             let who = if s.against.is_empty() { s.of.clone() } else { format!("{} against {}", s.of, s.against) };
-            out.push(claim(s, format!("{who}, {}", pool_words(pool)), found, findings::bearing_on(&of, &s.against, &against)));
+            out.push(claim(
+                s,
+                format!("{who}, {}", pool_words(pool)),
+                found,
+                findings::bearing_on(&of, &s.against, &against),
+            ));
         }
     }
     out
@@ -77,22 +82,16 @@ fn compared(s: &Statement, of: &[&CellData], against: &[&CellData]) -> (Estimate
     }
     let Some(value) = value_of(&s.value) else { return (Estimate::of([]), String::new()) };
     let pairs = |runs: &[&CellData]| runs.iter().map(|c| (c.summary.seed, value(c))).collect::<Vec<_>>();
-    let scaled = |e: Estimate, by: f64, plus: f64| Estimate {
-        mean: e.mean * by + plus,
-        half: e.half.map(|h| h * by),
-        n: e.n,
-    };
+    let scaled =
+        |e: Estimate, by: f64, plus: f64| Estimate { mean: e.mean * by + plus, half: e.half.map(|h| h * by), n: e.n };
     let estimate = match s.how {
         How::Level => Estimate::of(of.iter().map(|c| value(c))),
         How::Factor => scaled(paired_ratio(&pairs(against), &pairs(of)), 1.0, 1.0),
         How::Change | How::FromBest => scaled(paired_ratio(&pairs(of), &pairs(against)), 100.0, 0.0),
     };
     let means = |runs: &[&CellData]| Estimate::of(runs.iter().map(|c| value(c))).mean;
-    let more = if against.is_empty() {
-        String::new()
-    } else {
-        format!("; {:.0} against {:.0}", means(of), means(against))
-    };
+    let more =
+        if against.is_empty() { String::new() } else { format!("; {:.0} against {:.0}", means(of), means(against)) };
     (estimate, more)
 }
 
@@ -182,9 +181,10 @@ pub fn of_sandboxes(statements: &[Statement], set: &Sandboxes) -> Vec<Claim> {
                     at(&f.found_in, &f.name) - others.fold(0.0, f64::max)
                 }
                 "saved" => 100.0 * f.dedup.saved,
-                "cold-over-dedup" => f.starts.as_ref().map_or(f64::NAN, |t| {
-                    t.cold_ms / (f.dedup.read_ms + f.dedup.compute_ms + t.restore_ms)
-                }),
+                "cold-over-dedup" => f
+                    .starts
+                    .as_ref()
+                    .map_or(f64::NAN, |t| t.cold_ms / (f.dedup.read_ms + f.dedup.compute_ms + t.restore_ms)),
                 _ => f64::NAN,
             };
             let values: Vec<(f64, &str)> =

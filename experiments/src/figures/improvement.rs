@@ -33,7 +33,9 @@ pub fn figure(runs: &[Run<'_>], rivals: &[&str], memcap_mb: f64, names: &[String
     for rival in rivals {
         let mut factors: Vec<BTreeMap<u64, f64>> = vec![BTreeMap::new(); names.len()];
         for medes in here("medes") {
-            let Some(other) = here(rival).into_iter().find(|r| r.cell.summary.seed == medes.cell.summary.seed) else { continue };
+            let Some(other) = here(rival).into_iter().find(|r| r.cell.summary.seed == medes.cell.summary.seed) else {
+                continue;
+            };
             let mut next = other.requests.iter().peekable();
             for request in &medes.requests {
                 while next.next_if(|o| o.request < request.request).is_some() {}
@@ -56,7 +58,11 @@ pub fn figure(runs: &[Run<'_>], rivals: &[&str], memcap_mb: f64, names: &[String
         });
         let boxes: Vec<BoxPoint> = boxes.collect();
         if !boxes.is_empty() {
-            series.push(Series { label: format!("against {rival}"), look: (*rival).to_owned(), shape: Shape::Boxes(boxes) });
+            series.push(Series {
+                label: format!("against {rival}"),
+                look: (*rival).to_owned(),
+                shape: Shape::Boxes(boxes),
+            });
         }
     }
     series.push(Series { label: "as fast".into(), look: "cap".into(), shape: Shape::Rule(1.0) });
@@ -98,7 +104,10 @@ mod tests {
         let (medes, fixed) = (cell("medes"), cell("fixed"));
         // Request 2 was dropped by medes, request 4 by fixed.
         let runs = [
-            Run { cell: &medes, requests: vec![latency(1, 10.0), latency(2, f64::NAN), latency(3, 40.0), latency(4, 1.0)] },
+            Run {
+                cell: &medes,
+                requests: vec![latency(1, 10.0), latency(2, f64::NAN), latency(3, 40.0), latency(4, 1.0)],
+            },
             Run { cell: &fixed, requests: vec![latency(1, 20.0), latency(2, 7.0), latency(3, 20.0)] },
         ];
         let figure = figure(&runs, &["fixed"], 5.0, &["f".to_owned()]);

@@ -467,9 +467,7 @@ fn readme(paper: &Paper) -> String {
 fn summary(paper: &Paper, report: &Path, out: &Output) -> anyhow::Result<()> {
     let claims = || paper.sections.iter().flat_map(|s| s.claims.iter().map(move |c| (s, c)));
     if out.json {
-        let row = |(s, c): (&Section, &Claim)| {
-            serde_json::json!({"figure": s.id, "statement": c.paper, "where": c.setting, "here": c.ours, "verdict": c.verdict.words()})
-        };
+        let row = |(s, c): (&Section, &Claim)| serde_json::json!({"figure": s.id, "statement": c.paper, "where": c.setting, "here": c.ours, "verdict": c.verdict.words()});
         let rows: Vec<_> = claims().map(row).collect();
         let value = serde_json::json!({"report": report, "statements": rows});
         out.print(serde_json::to_string_pretty(&value)?);

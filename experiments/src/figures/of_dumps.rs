@@ -8,10 +8,8 @@ use super::sandboxes::{Sandbox, Sandboxes};
 
 /// Both modes that there are dumps of: words for titles, end of the file name, functions.
 fn modes(set: &Sandboxes) -> Vec<(&'static str, &'static str, &[Sandbox])> {
-    let all: [(_, _, &[Sandbox]); 2] = [
-        ("address randomisation off", "", &set.fixed),
-        ("address randomisation on", "_random_addresses", &set.random),
-    ];
+    let all: [(_, _, &[Sandbox]); 2] =
+        [("address randomisation off", "", &set.fixed), ("address randomisation on", "_random_addresses", &set.random)];
     all.into_iter().filter(|m| !m.2.is_empty()).collect()
 }
 
@@ -143,8 +141,19 @@ pub fn page_origins(set: &Sandboxes) -> Vec<Figure> {
 pub fn dedup_table(set: &Sandboxes, remote: Option<f64>) -> Vec<TextTable> {
     let of = |(words, _, functions): (&str, &str, &[Sandbox])| {
         let head = [
-            "function", "dump MB", "warm start ms", "dedup start ms", "cold start ms", "dedup operation ms", "base operation ms",
-            "mean patch B", "saved MB", "saved %", "own base pages %", "other base pages %", "zero pages %",
+            "function",
+            "dump MB",
+            "warm start ms",
+            "dedup start ms",
+            "cold start ms",
+            "dedup operation ms",
+            "base operation ms",
+            "mean patch B",
+            "saved MB",
+            "saved %",
+            "own base pages %",
+            "other base pages %",
+            "zero pages %",
         ];
         let row = |f: &Sandbox| {
             let d = &f.dedup;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::file::{BLOCK, DedupFile};
+use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{BaseSet, Choose, Coding, Options, pack};
 use medes_engine::dedup::patch::Method;
@@ -188,7 +188,15 @@ fn starts(path: &Path) -> anyhow::Result<(BTreeMap<String, Starts>, String)> {
 /// The functions in the paper's order, then others by name.
 fn functions(folder: &Path) -> Vec<String> {
     const PAPER: [&str; 10] = [
-        "vanilla", "linalg", "imagepro", "videopro", "mapreduce", "htmlserve", "authenc", "featuregen", "rnnmodel",
+        "vanilla",
+        "linalg",
+        "imagepro",
+        "videopro",
+        "mapreduce",
+        "htmlserve",
+        "authenc",
+        "featuregen",
+        "rnnmodel",
         "modeltrain",
     ];
     let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -200,11 +208,7 @@ fn functions(folder: &Path) -> Vec<String> {
     names
 }
 
-fn measure_set(
-    folder: &Path,
-    starts: &BTreeMap<String, Starts>,
-    say: &dyn Fn(&str),
-) -> anyhow::Result<Vec<Sandbox>> {
+fn measure_set(folder: &Path, starts: &BTreeMap<String, Starts>, say: &dyn Fn(&str)) -> anyhow::Result<Vec<Sandbox>> {
     let names = functions(folder);
     let open = |name: &String, instance: &str| {
         let path = folder.join(name).join(instance);
@@ -360,6 +364,9 @@ mod tests {
     #[test]
     fn days_are_civil() {
         let at = |days: u64| day(std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 86_400 + 5));
-        assert_eq!((at(0).as_str(), at(11_016).as_str(), at(20_781).as_str()), ("1970-01-01", "2000-02-29", "2026-11-24"));
+        assert_eq!(
+            (at(0).as_str(), at(11_016).as_str(), at(20_781).as_str()),
+            ("1970-01-01", "2000-02-29", "2026-11-24")
+        );
     }
 }

@@ -230,7 +230,11 @@ mod tests {
             for set in [Vec::new(), spec.figure.small.clone()] {
                 let overrides = Overrides { set, ..Overrides::default() };
                 let e = Experiment::parse(&spec.name, &spec.text, &overrides).unwrap();
-                assert!(e.seeds.len() >= 2 && !e.cells().unwrap().is_empty(), "{}: no interval without seeds", spec.name);
+                assert!(
+                    e.seeds.len() >= 2 && !e.cells().unwrap().is_empty(),
+                    "{}: no interval without seeds",
+                    spec.name
+                );
             }
         }
     }
