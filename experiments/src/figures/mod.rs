@@ -111,6 +111,7 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
     }
     let began = std::time::Instant::now();
     let folder = args.out.join("figures");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let set = measured(args, &chosen, out)?;
     let mut sections = Vec::new();
     let mut outlines = String::new();

@@ -3,6 +3,7 @@
 mod bench;
 mod commands;
 mod dedup;
+mod figures;
 mod input;
 mod real_samples;
 mod reference_files;
