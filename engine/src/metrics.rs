@@ -70,6 +70,8 @@ pub struct Metrics {
     functions: Vec<PerFunction>,
     latency: Histogram<10>,
     start: Histogram<10>,
+    /// Sum of the starts of requests answered by a dedup start.
+    dedup_start_us: u128,
     on_their_way: [Answer; ON_THEIR_WAY],
     answers: usize,
     timeline: Vec<TimelineSample>,
@@ -95,6 +97,7 @@ impl Metrics {
             functions: vec![PerFunction::default(); functions],
             latency: Histogram::default(),
             start: Histogram::default(),
+            dedup_start_us: 0,
             on_their_way: [Answer::default(); ON_THEIR_WAY],
             answers: 0,
             timeline: Vec::new(),
@@ -190,7 +193,10 @@ impl Metrics {
             match r.kind {
                 _ if !answered => f.dropped += 1,
                 Some(StartKind::Warm) => {}
-                Some(StartKind::Dedup) => f.dedup += 1,
+                Some(StartKind::Dedup) => {
+                    f.dedup += 1;
+                    self.dedup_start_us += u128::from(r.start.as_micros());
+                }
                 _ => f.cold += 1,
             }
         }
@@ -256,6 +262,7 @@ impl Metrics {
             start_p50_ms: self.start.percentile_ms(0.5),
             start_p99_ms: self.start.percentile_ms(0.99),
             start_p999_ms: self.start.percentile_ms(0.999),
+            dedup_start_ms: self.dedup_start_us as f64 / 1e3 / sum(|f| f.dedup) as f64,
             mean_memory_mb: self.total_area as f64 / length as f64 / 1e6,
             max_memory_mb: self.total_max.as_mb(),
             prewarmed: counters.prewarmed,

@@ -204,6 +204,9 @@ pub struct Summary {
     /// 99.9th percentile of the start.
     #[serde(deserialize_with = "number_or_nan")]
     pub start_p999_ms: f64,
+    /// Mean start of the requests answered by a dedup start (without waiting), ms; NaN with none.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub dedup_start_ms: f64,
     /// Memory of the cluster, mean over time, MB.
     #[serde(deserialize_with = "number_or_nan")]
     pub mean_memory_mb: f64,

@@ -24,7 +24,8 @@ impl Pool {
     /// Memory of the whole cluster, GB of 10^9 bytes; infinite without a cap.
     pub fn gb(&self) -> f64 {
         match self.memcap_mb {
-            cap if cap.is_finite() && cap > 0.0 => cap * f64::from(self.nodes) / 1000.0,
+            // To 0.1 MB: a pool divided among nodes loses some bytes to rounding.
+            cap if cap.is_finite() && cap > 0.0 => (cap * f64::from(self.nodes) * 10.0).round() / 1e4,
             _ => f64::INFINITY,
         }
     }

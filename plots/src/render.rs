@@ -368,24 +368,24 @@ fn heat_map<DB: DrawingBackend>(
     let part = |v: f64| if high > low { (v - low) / (high - low) } else { 0.0 };
     let (w, h) = (l.x.slot() / 2.0, l.y.slot() / 2.0);
     // Written into the cells only where every one of them has room.
-    let room = finite().all(|v| SMALL_FONT.width(&number::short(v)) + 4.0 <= 2.0 * w) && 2.0 * h >= SMALL + 2.0;
+    let room = finite().all(|v| SMALL_FONT.width(&number::trimmed(v)) + 4.0 <= 2.0 * w) && 2.0 * h >= SMALL + 2.0;
     for (x, y, v) in cells.iter().filter(|c| c.2.is_finite()) {
         let (x, y) = (l.x.at_or_low(*x as f64), l.y.at_or_low(*y as f64));
         c.rect((x - w + 0.5, y - h + 0.5), (x + w - 0.5, y + h - 0.5), heat(part(*v)))?;
         if room {
             let color = if part(*v) > 0.45 { PAPER } else { INK };
-            c.text(&number::short(*v), (x, y), Anchor::Middle, SMALL_FONT, color)?;
+            c.text(&number::trimmed(*v), (x, y), Anchor::Middle, SMALL_FONT, color)?;
         }
     }
     // The scale in place of a legend: its label, then the colours between the smallest and largest value.
     let (left, y) = (2.0 * GAP, l.legend_top + 1.5 * LINE);
     c.text(label, (left, l.legend_top + 0.5 * LINE), Anchor::Start, TEXT_FONT, INK)?;
-    let from = left + SMALL_FONT.width(&number::short(low)) + GAP;
-    c.text(&number::short(low), (left, y), Anchor::Start, SMALL_FONT, INK)?;
+    let from = left + SMALL_FONT.width(&number::trimmed(low)) + GAP;
+    c.text(&number::trimmed(low), (left, y), Anchor::Start, SMALL_FONT, INK)?;
     for i in 0..60 {
         let x = from + f64::from(i) * 3.0;
         c.rect((x, y - 6.0), (x + 3.0, y + 6.0), heat(f64::from(i) / 59.0))?;
     }
-    c.text(&number::short(high), (from + 180.0 + GAP, y), Anchor::Start, SMALL_FONT, INK)?;
+    c.text(&number::trimmed(high), (from + 180.0 + GAP, y), Anchor::Start, SMALL_FONT, INK)?;
     Ok(true)
 }

@@ -149,6 +149,7 @@ fn rows(
         start_p50_ms: start_latency.percentile_ms(0.5),
         start_p99_ms: start_latency.percentile_ms(0.99),
         start_p999_ms: start_latency.percentile_ms(0.999),
+        dedup_start_ms: f64::NAN,
         mean_memory_mb: mean,
         max_memory_mb: f64::NAN,
         ..Summary::default()

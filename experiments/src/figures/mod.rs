@@ -403,7 +403,8 @@ fn publish(spec: &Spec, made: Made, folder: &Path, outlines: &mut String) -> any
         let own = figure.name.clone();
         let name = if own.is_empty() { spec.stem() } else { format!("{}_{own}", spec.stem()) };
         let caption = format!("{} Origin: {}", figure.caption.trim_end(), made.origin);
-        let figure = Figure { name, caption, ..figure };
+        let words = if spec.figure.words.is_empty() { String::new() } else { format!(", {}", spec.figure.words) };
+        let figure = Figure { name, caption, title: figure.title.clone() + &words, ..figure };
         outlines.push_str(&figure.outline());
         outlines.push('\n');
         let short = figure.caption.split(" Origin: ").next().unwrap_or_default().to_owned();

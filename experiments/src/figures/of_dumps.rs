@@ -112,7 +112,7 @@ pub fn page_origins(set: &Sandboxes) -> Vec<Figure> {
             let d = &f.dedup;
             let mut at = 0.0;
             for (pieces, share) in pieces.iter_mut().zip([d.zero, d.own, d.other, d.whole]) {
-                pieces.push(Piece { x: i as f64, from: 100.0 * at, to: 100.0 * (at + share) });
+                pieces.push(Piece { x: i as f64, from: 100.0 * at, to: (100.0 * (at + share)).min(100.0) });
                 at += share;
             }
         }

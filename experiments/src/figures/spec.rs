@@ -83,6 +83,9 @@ pub struct FigureTable {
     /// More pools, as parts of the largest memory that fixed keep-alive takes where there is no cap.
     #[serde(default)]
     pub scarcity: Vec<f64>,
+    /// What is added to the titles of its pictures, to tell them from those of figures of the same kind.
+    #[serde(default)]
+    pub words: String,
     /// Overrides of the small version, as for `--set`.
     #[serde(default)]
     pub small: Vec<String>,

@@ -18,7 +18,7 @@ pub enum Kind {
     Memory,
     /// Cold starts against the memory of the cluster.
     ColdByPool,
-    /// Cold starts, memory and start latency against each swept parameter by itself.
+    /// Cold starts, memory and the mean dedup start against each swept parameter by itself.
     Parameters,
     /// Cold starts and memory over two swept parameters.
     Surface,

@@ -88,21 +88,22 @@ type Measure = (&'static str, &'static str, &'static str, fn(&CellData) -> f64);
 
 const COLD: Measure = ("cold", "cold starts", "", |c| c.summary.cold as f64);
 const MEMORY: Measure = ("memory", "mean memory", "GB", |c| c.summary.mean_memory_mb / 1000.0);
-const TAIL: Measure = ("start", "99.9th percentile start latency", "ms", |c| c.summary.start_p999_ms);
+const START: Measure = ("dedup_start", "mean dedup start", "ms", |c| c.summary.dedup_start_ms);
 
-/// Cold starts, memory and start latency against each swept parameter by itself, in the pool that most cells are of; against
+/// Cold starts, memory and the mean dedup start against each swept parameter by itself, in the pool that most cells are of; against
 /// the number of nodes where it is swept, the pool staying the same.
 pub fn one_at_a_time(grid: &Grid<'_>, plan: &mut Plan) {
     let of = |pool: &&Pool| grid.cells.iter().filter(|c| pool.is_of(c)).count();
     let Some(pool) = grid.pools.iter().max_by_key(of) else { return };
     for parameter in &grid.parameters {
-        for measure in [&COLD, &MEMORY, &TAIL] {
+        for measure in [&COLD, &MEMORY, &START] {
             one_parameter(grid, parameter, pool, measure, plan);
         }
     }
-    let same: Vec<&Pool> = grid.pools.iter().filter(|p| (p.gb() / pool.gb() - 1.0).abs() < 1e-3).collect();
+    let mut same: Vec<&Pool> = grid.pools.iter().filter(|p| (p.gb() / pool.gb() - 1.0).abs() < 1e-3).collect();
+    same.sort_by_key(|p| p.nodes);
     if same.len() > 1 {
-        for measure in [&COLD, &MEMORY, &TAIL] {
+        for measure in [&COLD, &MEMORY, &START] {
             by_nodes(grid, &same, measure, plan);
         }
     }
@@ -128,6 +129,11 @@ fn by_nodes(grid: &Grid<'_>, pools: &[&Pool], measure: &Measure, plan: &mut Plan
     let drawn: Vec<Series> = grid.policies.iter().filter_map(&mut line).collect();
     seeds.retain(|n| *n > 0);
     let nodes: Vec<f64> = pools.iter().map(|p| f64::from(p.nodes)).collect();
+    let means = drawn.iter().flat_map(|s| match &s.shape {
+        Shape::Line(points) => points.iter().map(|p| p.y).collect(),
+        _ => Vec::new(),
+    });
+    let y = Axis::new(words, unit, scale(means.collect::<Vec<f64>>(), 12.0));
     let figure = Figure {
         name: format!("{stem}_by_nodes"),
         title: format!("{}{} against the number of nodes", words[..1].to_uppercase(), &words[1..]),
@@ -138,7 +144,7 @@ fn by_nodes(grid: &Grid<'_>, pools: &[&Pool], measure: &Measure, plan: &mut Plan
             grid.setting_text(&[])
         ),
         x: Axis::new("nodes", "", places(&nodes)),
-        y: Axis::from_zero(words, unit),
+        y,
         series: drawn,
     };
     push(plan, figure, "no run");
