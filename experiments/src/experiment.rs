@@ -312,24 +312,19 @@ impl Experiment {
                 }
             }
         }
-        let mut named: Vec<(Vec<(&'static str, String)>, Option<String>)> = Vec::new();
-        for point in points {
-            match &self.variants[..] {
-                [] => named.push((point, None)),
-                variants => named.extend(variants.iter().map(|v| (with(&point, &v.values), Some(v.name.clone())))),
+        let cell = |values: Vec<(&'static str, String)>, variant: Option<String>| {
+            let mut config = Config::default();
+            for (name, value) in &values {
+                config.set(name, value)?;
             }
+            config.check()?;
+            Ok(Cell { config, values, variant })
+        };
+        if self.variants.is_empty() {
+            return points.into_iter().map(|point| cell(point, None)).collect();
         }
-        named
-            .into_iter()
-            .map(|(values, variant)| {
-                let mut config = Config::default();
-                for (name, value) in &values {
-                    config.set(name, value)?;
-                }
-                config.check()?;
-                Ok(Cell { config, values, variant })
-            })
-            .collect()
+        let of_point = |point| self.variants.iter().map(move |v| (with(point, &v.values), Some(v.name.clone())));
+        points.iter().flat_map(of_point).map(|(values, variant)| cell(values, variant)).collect()
     }
 
     /// Parameters that take several values, but for those with a column of their own in every summary.
