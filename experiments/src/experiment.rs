@@ -323,8 +323,13 @@ impl Experiment {
         if self.variants.is_empty() {
             return points.into_iter().map(|point| cell(point, None)).collect();
         }
-        let of_point = |point| self.variants.iter().map(move |v| (with(point, &v.values), Some(v.name.clone())));
-        points.iter().flat_map(of_point).map(|(values, variant)| cell(values, variant)).collect()
+        let mut cells = Vec::new();
+        for point in &points {
+            for variant in &self.variants {
+                cells.push(cell(with(point, &variant.values), Some(variant.name.clone()))?);
+            }
+        }
+        Ok(cells)
     }
 
     /// Parameters that take several values, but for those with a column of their own in every summary.
