@@ -80,22 +80,33 @@ impl Layout {
             (Some(first), Some(last)) => (first.start, last.end),
             _ => (0, 0),
         };
-        let mut last = Region { start: 0, end: 0, key: 0, class: 0, anchor: 0 };
+        let mut recent = [(0, 0, 0); FEW];
         move |word| {
             if word.wrapping_sub(low) >= high - low {
                 return word;
             }
-            if word < last.start || word >= last.end {
+            let near = &mut recent[recently::<FEW>(word)];
+            if word < near.0 || word >= near.1 {
                 let after = regions.partition_point(|r| r.start <= word);
                 match after.checked_sub(1).and_then(|i| regions.get(i)) {
-                    Some(r) if word < r.end => last = *r,
+                    Some(r) if word < r.end => *near = (r.start, r.end, r.class),
                     _ => return word,
                 }
             }
             // Never zero: that is for words of zeros.
-            (last.class ^ (word % PAGE)) | (1 << 63)
+            (near.2 ^ (word % PAGE)) | (1 << 63)
         }
     }
+}
+
+/// Ranges of addresses found lately that are remembered: in one page, and from page to page.
+const FEW: usize = 16;
+const MANY: usize = 256;
+
+/// Where of `N` places the range of an address is remembered: neighbours by 64 KiB apart.
+#[inline]
+fn recently<const N: usize>(address: u64) -> usize {
+    ((address >> 16 ^ address >> 24) as usize) % N
 }
 
 /// The regions of one process.
@@ -143,28 +154,6 @@ fn space(mappings: &[Mapping], process: u32) -> Space {
     Space { regions }
 }
 
-/// Replaces the words of a page that lie in `low..high`.
-#[inline]
-fn replace(page: &mut Page, low: u64, high: u64, mut f: impl FnMut(u64) -> u64) {
-    let width = high.wrapping_sub(low);
-    if width == 0 {
-        return;
-    }
-    // Eight words at a time: whether any may be a pointer is a test without branches.
-    for block in page.as_chunks_mut::<64>().0 {
-        let words = block.as_chunks_mut::<8>().0;
-        let any = words.iter().fold(false, |any, w| any | (u64::from_le_bytes(*w).wrapping_sub(low) < width));
-        if any {
-            for w in words {
-                let word = u64::from_le_bytes(*w);
-                if word.wrapping_sub(low) < width {
-                    *w = f(word).to_le_bytes();
-                }
-            }
-        }
-    }
-}
-
 /// A range of a base's addresses and what to add to a pointer into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift {
@@ -183,6 +172,8 @@ pub struct Relocation {
     shifts: Vec<Shift>,
     low: u64,
     high: u64,
+    /// A hash of the table.
+    id: u64,
 }
 
 /// Shifts that no relocation has.
@@ -204,7 +195,9 @@ impl Relocation {
             last = s.end;
         }
         let low = shifts.first().map_or(0, |s| s.start);
-        Ok(Self { low, high: last, shifts })
+        let numbers = |s: &Shift| [s.start, s.end, s.delta].map(u64::to_le_bytes).concat();
+        let id = xxh3_64(&shifts.iter().flat_map(numbers).collect::<Vec<u8>>());
+        Ok(Self { low, high: last, shifts, id })
     }
 
     /// The table.
@@ -226,22 +219,113 @@ impl Relocation {
         }
     }
 
+    /// The shift of an address between the ends of the table; of one in a gap, a shift by nothing.
+    fn around(&self, address: u64) -> Shift {
+        let after = self.shifts.partition_point(|s| s.start <= address);
+        let end = self.shifts.get(after).map_or(self.high, |s| s.start);
+        match after.checked_sub(1).and_then(|i| self.shifts.get(i)) {
+            Some(shift) if address < shift.end => *shift,
+            below => Shift { start: below.map_or(self.low, |s| s.end), end, delta: 0 },
+        }
+    }
+
     /// Adds to the pointers of a base page.
     pub fn apply(&self, page: &mut Page) {
-        let mut last = match self.shifts.first() {
-            Some(shift) => *shift,
-            None => return,
-        };
-        replace(page, self.low, self.high, |word| {
-            if word < last.start || word >= last.end {
-                let after = self.shifts.partition_point(|s| s.start <= word);
-                match after.checked_sub(1).and_then(|i| self.shifts.get(i)) {
-                    Some(shift) if word < shift.end => last = *shift,
-                    _ => return word,
-                }
+        self.apply_with(page, &mut Recent::default());
+    }
+
+    /// The same, with a memory of the shifts found lately that is kept from page to page, of whatever relocations.
+    pub fn apply_with(&self, page: &mut Page, recent: &mut Recent) {
+        if recent.of != self.id {
+            *recent = Recent { of: self.id, ..Recent::default() };
+        }
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2, all that the function asks for.
+            return unsafe { self.apply_avx2(page, recent) };
+        }
+        self.apply_words(page, recent);
+    }
+
+    /// Word by word.
+    fn apply_words(&self, page: &mut Page, recent: &mut Recent) {
+        let width = self.high - self.low;
+        for bytes in page.as_chunks_mut::<8>().0 {
+            let word = u64::from_le_bytes(*bytes);
+            if word.wrapping_sub(self.low) < width {
+                *bytes = word.wrapping_add(recent.find(self, word).delta).to_le_bytes();
             }
-            word.wrapping_add(last.delta)
-        });
+        }
+    }
+
+    /// Eight words at a time, all those at once that the same shift moves: pointers side by side lead to one or two places.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn apply_avx2(&self, page: &mut Page, recent: &mut Recent) {
+        use std::arch::x86_64::{
+            __m256i, _mm256_add_epi64, _mm256_and_si256, _mm256_castsi256_pd, _mm256_cmpgt_epi64, _mm256_loadu_si256,
+            _mm256_movemask_pd, _mm256_set1_epi64x, _mm256_storeu_si256, _mm256_sub_epi64,
+        };
+        // Comparisons are of signed numbers: `x < n` of unsigned ones is `x - MIN < n - MIN` of these.
+        let all = |n: u64| _mm256_set1_epi64x(n.cast_signed());
+        let inside = |words: __m256i, start: u64, width: u64| {
+            let from = all(start.wrapping_add(1 << 63));
+            _mm256_cmpgt_epi64(all(width ^ 1 << 63), _mm256_sub_epi64(words, from))
+        };
+        let bits = |mask: __m256i| _mm256_movemask_pd(_mm256_castsi256_pd(mask)).cast_unsigned();
+        let width = self.high - self.low;
+        for block in page.as_chunks_mut::<64>().0 {
+            let (low, high) = block.split_at_mut(32);
+            // SAFETY: both halves are 32 bytes long, and the load asks for no alignment.
+            let words = unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] };
+            let mut left = bits(inside(words[0], self.low, width)) | bits(inside(words[1], self.low, width)) << 4;
+            if left == 0 {
+                continue;
+            }
+            let mut moved = words;
+            while left != 0 {
+                let at = left.trailing_zeros() as usize % 8;
+                let half = if at < 4 { &low[..] } else { &high[..] };
+                let word = half.as_chunks::<8>().0.get(at % 4).map_or(0, |w| u64::from_le_bytes(*w));
+                let shift = recent.find(self, word);
+                let (start, width) = (shift.start, shift.end - shift.start);
+                let masks = [inside(words[0], start, width), inside(words[1], start, width)];
+                moved[0] = _mm256_add_epi64(moved[0], _mm256_and_si256(masks[0], all(shift.delta)));
+                moved[1] = _mm256_add_epi64(moved[1], _mm256_and_si256(masks[1], all(shift.delta)));
+                // The word's own bit as well, so that this ends.
+                left &= !(bits(masks[0]) | bits(masks[1]) << 4 | 1 << at);
+            }
+            // SAFETY: as for the loads.
+            unsafe {
+                _mm256_storeu_si256(low.as_mut_ptr().cast(), moved[0]);
+                _mm256_storeu_si256(high.as_mut_ptr().cast(), moved[1]);
+            }
+        }
+    }
+}
+
+/// Shifts found lately: the pointers of a page lead to few places, in turn, and those of the next page to the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Recent {
+    /// Of which relocation they are.
+    of: u64,
+    shifts: [Shift; MANY],
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { of: 0, shifts: [Shift { start: 0, end: 0, delta: 0 }; MANY] }
+    }
+}
+
+impl Recent {
+    #[inline]
+    fn find(&mut self, of: &Relocation, word: u64) -> Shift {
+        let near = &mut self.shifts[recently::<MANY>(word)];
+        if word < near.start || word >= near.end {
+            *near = of.around(word);
+        }
+        *near
     }
 }
 
@@ -405,4 +489,53 @@ fn shifts_between(base: &Space, image: &Space) -> Vec<Shift> {
         Some(Shift { start: r.start, end: r.end, delta: anchor.wrapping_sub(r.anchor) })
     });
     join(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Shifts of ranges that lie in order, with and without gaps.
+    fn relocation() -> impl Strategy<Value = Relocation> {
+        let piece = (0u64..3, 1u64..40, any::<u64>());
+        let start = prop_oneof![Just(0u64), Just(0x7f00_0000_0000), Just(u64::MAX - (1 << 30))];
+        (start, proptest::collection::vec(piece, 1..40)).prop_map(|(start, pieces)| {
+            let mut at = start;
+            let shift = |(gap, length, delta)| {
+                at += gap * 0x9000;
+                let start = at;
+                at += length * 0x3000 + 8;
+                Shift { start, end: at, delta }
+            };
+            Relocation::new(pieces.into_iter().map(shift).collect()).unwrap()
+        })
+    }
+
+    proptest! {
+        /// Vector code, code without, and the definition agree, whatever relocation was applied before.
+        #[test]
+        fn pointers_are_shifted_by_what_holds_at_them(both in [relocation(), relocation()], seed in any::<u64>()) {
+            let mut recent = Recent::default();
+            for of in &both {
+                let mut x = seed | 1;
+                let words: Vec<u64> = (0..512).map(|_| {
+                    x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    // Half of them near or in the ranges, the rest anything.
+                    if x >> 63 == 0 { of.low.wrapping_sub(0x5000).wrapping_add((x >> 8) % (of.high - of.low + 0xa000)) } else { x }
+                }).collect();
+                let mut page: Page = [0; crate::units::PAGE_BYTES];
+                page.as_chunks_mut::<8>().0.iter_mut().zip(&words).for_each(|(b, w)| *b = w.to_le_bytes());
+                let (mut by_word, mut alone) = (page, page);
+                of.apply_with(&mut page, &mut recent);
+                of.apply_words(&mut by_word, &mut Recent { of: of.id, ..Recent::default() });
+                of.apply(&mut alone);
+                prop_assert!(page == by_word && page == alone);
+                for (bytes, word) in page.as_chunks::<8>().0.iter().zip(&words) {
+                    prop_assert_eq!(u64::from_le_bytes(*bytes), of.moved(*word));
+                }
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@ pub mod pack;
 pub mod patch;
 pub mod scan;
 pub mod unpack;
+pub mod vector;
 pub mod zero;
 
 use crate::units::PAGE_BYTES;
@@ -34,7 +35,8 @@ pub static ZERO_PAGE: Page = [0; PAGE_BYTES];
 /// Checksum of a page, kept with whatever stands for it: XXH3, 64 bits. It finds damage and wrong base pages;
 /// it does not withstand someone who forges both page and checksum.
 pub fn checksum(page: &Page) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(page)
+    // The same XXH3 as elsewhere from a library that chooses the widest vectors when it runs.
+    twox_hash::XxHash3_64::oneshot(page)
 }
 
 /// Views bytes as whole pages; what is over after the last whole page is left out.

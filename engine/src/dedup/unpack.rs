@@ -13,9 +13,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::file::{BLOCK, BaseEntry, DedupFile, Entry, FileError};
 use super::image::Image;
+use super::layout::Recent;
 use super::pack::digest;
-use super::patch::{Codecs, DecodeError, Method};
-use super::{Page, ZERO_PAGE, as_pages_mut, checksum};
+use super::patch::{Codecs, DecodeError, Method, bytediff};
+use super::{Page, ZERO_PAGE, checksum, vector};
 use crate::units::PAGE_BYTES;
 
 /// Adjacent pages of a base.
@@ -204,11 +205,11 @@ pub enum UnpackError {
 }
 
 /// The memory of one thread that unpacks.
-#[derive(Default)]
 struct Worker {
     codecs: Codecs,
     scratch: Vec<Page>,
-    relocated: Vec<u8>,
+    relocated: Page,
+    recent: Recent,
 }
 
 /// The base pages of a block as runs, by base and number.
@@ -259,20 +260,30 @@ impl Worker {
             let patch;
             (patch, patches) = patches.split_at_checked(e.length as usize).unwrap_or((&[], patches));
             if e.method == Method::Zero {
-                *page = ZERO_PAGE;
+                vector::copy(page, &ZERO_PAGE);
                 continue;
             }
-            let mut base = if e.method.needs_base() { find(e.base) } else { None };
-            if let (Some(plain), Some(relocation)) = (base, file.relocation(e.base.0, e.base.1)) {
-                self.relocated.clear();
-                self.relocated.extend_from_slice(plain);
-                if let Some(copy) = as_pages_mut(&mut self.relocated).first_mut() {
-                    relocation.apply(copy);
-                }
-                base = super::as_pages(&self.relocated).first();
-            }
+            let base = if e.method.needs_base() { find(e.base) } else { None };
+            let relocation = base.and_then(|_| file.relocation(e.base.0, e.base.1));
             let number = first + j as u64;
-            if let Err(source) = self.codecs.decode(e.method, patch, base, page) {
+            let done = match (e.method, base, relocation) {
+                // The page is the base page with something written over it: made where it belongs.
+                (Method::ByteDiff | Method::Identical, Some(base), _) => {
+                    vector::copy(page, base);
+                    if let Some(relocation) = relocation {
+                        relocation.apply_with(page, &mut self.recent);
+                    }
+                    // An identical page has an empty patch: a table that says otherwise is refused.
+                    bytediff::apply(patch, page)
+                }
+                (method, Some(base), Some(relocation)) => {
+                    vector::copy(&mut self.relocated, base);
+                    relocation.apply_with(&mut self.relocated, &mut self.recent);
+                    self.codecs.decode(method, patch, Some(&self.relocated), page)
+                }
+                (method, base, _) => self.codecs.decode(method, patch, base, page),
+            };
+            if let Err(source) = done {
                 let (file, place, method) = (file.name().to_string(), place(file, number), e.method);
                 return Err(UnpackError::Patch { file, page: number, place, method, source });
             }
@@ -359,7 +370,8 @@ fn first_error(
     step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, UnpackError)> + Sync,
 ) -> Result<(), UnpackError> {
     let run = || {
-        let mut worker = Worker::default();
+        let mut worker =
+            Worker { codecs: Codecs::default(), scratch: Vec::new(), relocated: ZERO_PAGE, recent: Recent::default() };
         loop {
             match step(&mut worker) {
                 Ok(Some(_)) => {}

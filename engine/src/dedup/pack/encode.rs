@@ -2,24 +2,84 @@
 
 use std::collections::BTreeMap;
 
-use super::{BaseSet, Choose, Coding, Found, Options};
+use super::{BaseSet, Choose, Coding, Found, Options, Report};
 use crate::dedup::choose::{BaseInfo, Votes, reference};
 use crate::dedup::file::{BLOCK, Entry};
 use crate::dedup::fingerprint::ChunkHash;
 use crate::dedup::image::Image;
 use crate::dedup::index::PageRef;
-use crate::dedup::layout::{Alignment, Layout};
+use crate::dedup::layout::{Alignment, Layout, Recent};
 use crate::dedup::patch::bytediff::{Differ, Distance};
 use crate::dedup::patch::{Codecs, Method};
-use crate::dedup::{Page, checksum, zero};
+use crate::dedup::{Page, ZERO_PAGE, checksum, vector, zero};
 use crate::units::PAGE_BYTES;
 
 /// A page at the same place that differs in no more bytes than this is not searched for further.
 const NEAR: u32 = 256;
 /// Bases whose page at the same place is tried.
 const PLACES: usize = 4;
+/// Of so many pages one is looked at to learn how the image lies to its bases; those between are settled when they are written.
+const SURVEYED: u64 = 2;
 /// No method that writes anything gets below this: a smaller patch need not be compared with others.
 const FLOOR: usize = 4;
+/// A byte difference of no more bytes than this is not tried with zstd after the base page, when time is limited.
+const WORTH_PREFIX: usize = 48;
+/// And of no more than this not with zstd alone.
+const WORTH_ALONE: usize = 1024;
+/// Methods that stand for the paper's patches and for compression when a sample is taken.
+const SAMPLED: [Method; 3] = [Method::Xdelta3, Method::Zstd, Method::Lz4];
+
+/// What methods alone would take, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bounds {
+    /// Pages equal to their base page.
+    pub(super) identical: u64,
+    /// Pages that were written with every method tried.
+    pub(super) coded: u64,
+    /// Bytes of their patches by each of [`Method::CODING`], at least.
+    pub(super) least: [u64; Method::CODING.len()],
+    /// A sample of pages, where the time was limited.
+    pub(super) sample: Sample,
+}
+
+/// Bytes of the patches of some pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sample {
+    /// As written in the time given.
+    pub(super) auto: u64,
+    /// By xdelta3, zstd and LZ4, each alone.
+    pub(super) alone: [u64; SAMPLED.len()],
+}
+
+impl Bounds {
+    /// Those of more pages.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.identical += other.identical;
+        self.coded += other.coded;
+        self.least.iter_mut().zip(other.least).for_each(|(sum, n)| *sum += n);
+        self.sample.auto += other.sample.auto;
+        self.sample.alone.iter_mut().zip(other.sample.alone).for_each(|(sum, n)| *sum += n);
+    }
+
+    /// The methods that alone might take less than this, the references to base pages counted.
+    pub(super) fn doubtful(&self, report: &Report) -> Vec<Method> {
+        let taken = report.patch_bytes + report.table_bytes + report.reference_bytes;
+        let zero = report.pages.saturating_sub(self.coded + self.identical);
+        let pages = Method::CODING.into_iter().zip(self.least).filter(|_| self.coded > 0);
+        let less = pages.filter(|(method, patches)| {
+            // Kind, length and checksum of each page; with a base, its number too. A page alone takes 6 bytes in any codec.
+            let (coded, identical, references) =
+                if method.needs_base() { (11, 10, report.reference_bytes) } else { (10, 16, 0) };
+            taken > patches + coded * self.coded + identical * self.identical + zero + references
+        });
+        less.map(|(method, _)| method).collect()
+    }
+
+    /// Whether by the sample one method alone might take no more, with a margin for chance.
+    pub(super) fn too_short(&self) -> bool {
+        self.sample.alone.iter().any(|alone| self.sample.auto * 20 > alone * 19)
+    }
+}
 
 /// Fingerprints pages and looks them up.
 pub(super) struct Searcher<'a> {
@@ -44,15 +104,20 @@ impl<'a> Searcher<'a> {
         }
     }
 
-    fn search(&mut self, n: u64, page: &Page, layout: &Layout) -> Found {
-        self.hashes.clear();
-        self.hits.clear();
-        self.votes.clear();
+    /// Appends the page's fingerprint to `self.hashes`.
+    fn fingerprint(&mut self, n: u64, page: &Page, layout: &Layout) {
         if self.bases.relocates() {
             self.bases.fingerprinter().page_mapped(page, layout.canonical(n), &mut self.hashes);
         } else {
             self.bases.fingerprinter().page(page, &mut self.hashes);
         }
+    }
+
+    fn search(&mut self, n: u64, page: &Page, layout: &Layout) -> Found {
+        self.hashes.clear();
+        self.hits.clear();
+        self.votes.clear();
+        self.fingerprint(n, page, layout);
         let (hits, votes) = (&mut self.hits, &mut self.votes);
         let mut found = Found::default();
         let info = self.info;
@@ -66,13 +131,33 @@ impl<'a> Searcher<'a> {
         found
     }
 
-    /// Searches every page of a block.
-    pub(super) fn block(&mut self, i: usize, image: &Image, layout: &Layout) -> Vec<Found> {
-        let first = (i * BLOCK) as u64;
-        let pages = (first..image.pages().min(first + BLOCK as u64)).filter_map(|n| Some((n, image.page(n)?)));
-        pages
-            .map(|(n, page)| if zero::is_zero(page) { Found::default() } else { self.search(n, page, layout) })
-            .collect()
+    /// Searches many pages by votes with one lookup, which hides the time that the index's memory takes.
+    fn search_all(&mut self, pages: &[(u64, &Page)], layout: &Layout, mut found: impl FnMut(usize, Found)) {
+        self.hashes.clear();
+        let mut ends = Vec::with_capacity(pages.len());
+        for (n, page) in pages {
+            self.fingerprint(*n, page, layout);
+            ends.push(self.hashes.len());
+        }
+        let info = self.info;
+        let (votes, mut at) = (&mut self.votes, 0);
+        votes.clear();
+        let mut finish = |votes: &mut Votes, at: usize| {
+            let mut f = Found::default();
+            votes.best(|_| info, &mut f.best);
+            votes.clear();
+            found(at, f);
+        };
+        self.bases.index().lookup(&self.hashes, |i, hit| {
+            while ends.get(at).is_some_and(|end| i >= *end) {
+                finish(votes, at);
+                at += 1;
+            }
+            votes.add(hit);
+        });
+        for at in at..pages.len() {
+            finish(votes, at);
+        }
     }
 }
 
@@ -84,6 +169,7 @@ pub(super) struct BlockOut {
     pub(super) matched: u64,
     pub(super) placed: u64,
     pub(super) cut_short: u64,
+    pub(super) bounds: Bounds,
 }
 
 /// Writes pages.
@@ -97,13 +183,21 @@ pub(super) struct Encoder<'a> {
     codecs: Codecs,
     differ: Differ,
     trial: Vec<u8>,
+    /// Memory of relocated pages that are not in use.
+    spare: Vec<Box<Page>>,
+    recent: Recent,
 }
 
 /// A base page to write against: which, and as it is after relocation.
 struct Chosen<'a> {
     base: (u32, u32),
     page: Content<'a>,
+    /// Whether it is known to be the page itself, or known not to be.
+    same: Option<bool>,
 }
+
+/// The nearest base page so far, and how near it is.
+type Nearest<'a> = Option<(Distance, Chosen<'a>)>;
 
 /// A page as it lies in its image, or a changed copy.
 enum Content<'a> {
@@ -118,6 +212,15 @@ impl Chosen<'_> {
             Content::Relocated(page) => page,
         }
     }
+}
+
+/// A page that is to be written by whatever method the time left allows.
+struct Draft {
+    /// Position in the block.
+    at: usize,
+    base: Option<(u32, u32)>,
+    /// Its patch in the block's scratch memory; empty for a whole page.
+    patch: std::ops::Range<usize>,
 }
 
 impl<'a> Encoder<'a> {
@@ -138,62 +241,200 @@ impl<'a> Encoder<'a> {
             codecs: Codecs::default(),
             differ: Differ::default(),
             trial: Vec::new(),
+            spare: Vec::new(),
+            recent: Recent::default(),
         }
+    }
+
+    /// The pages of block `i`.
+    fn pages(&self, i: usize) -> impl Iterator<Item = (u64, &'a Page)> + use<'a> {
+        let (image, first) = (self.image, (i * BLOCK) as u64);
+        (first..image.pages().min(first + BLOCK as u64)).filter_map(move |n| Some((n, image.page(n)?)))
+    }
+
+    /// What is found for some pages of block `i`: the page at the same place where that is near, or else by fingerprint.
+    pub(super) fn survey(&mut self, i: usize) -> Vec<Found> {
+        let mut out = Vec::with_capacity(BLOCK);
+        let mut far = Vec::new();
+        for (n, page) in self.pages(i) {
+            let mut found = Found { near: true, ..Found::default() };
+            if n % SURVEYED == 0 && !zero::is_zero(page) {
+                match self.near(n, page).0 {
+                    Some(base) => {
+                        let slot = self.bases.slot(base.0 as usize);
+                        found =
+                            Found { best: [slot.map(|s| PageRef { base: s, page: base.1 }), None, None], near: true };
+                    }
+                    None => far.push((n, page)),
+                }
+            }
+            out.push(found);
+        }
+        let first = (i * BLOCK) as u64;
+        let at = |j: usize| far.get(j).map_or(0, |(n, _)| (n - first) as usize);
+        self.searcher.search_all(&far, self.layout, |j, found| {
+            if let Some(to) = out.get_mut(at(j)) {
+                *to = found;
+            }
+        });
+        out
     }
 
     /// Writes block `i`; `found` holds what was searched before, if it was.
     pub(super) fn block(&mut self, i: usize, found: Option<&[Found]>) -> BlockOut {
-        let first = (i * BLOCK) as u64;
         let mut out = BlockOut::default();
-        // Nominal time left, ns.
-        let mut purse: u64 = 0;
-        for n in first..self.image.pages().min(first + BLOCK as u64) {
-            let Some(page) = self.image.page(n) else { break };
-            if let Coding::Auto { budget_ns: Some(ns) } = self.options.coding {
-                purse += u64::from(ns);
-            }
+        // Pages whose method depends on the time left.
+        let (mut drafts, mut scratch) = (Vec::new(), Vec::new());
+        for (j, (n, page)) in self.pages(i).enumerate() {
             let mut entry = Entry { method: Method::Zero, base: (0, 0), length: 0, checksum: 0 };
             if !zero::is_zero(page) {
                 entry.checksum = checksum(page);
-                let known = found.and_then(|f| f.get((n - first) as usize));
-                let chosen = self.choose(n, page, known);
+                let chosen = self.choose(n, page, found.and_then(|f| f.get(j)));
                 out.matched += u64::from(chosen.is_some());
                 let base = chosen.as_ref().map(Chosen::page);
-                if base == Some(page) {
+                let same = chosen.as_ref().and_then(|c| c.same);
+                if base.is_some() && same.unwrap_or_else(|| base == Some(page)) {
                     entry.method = Method::Identical;
+                    entry.base = chosen.as_ref().map_or((0, 0), |c| c.base);
+                    out.bounds.identical += 1;
+                } else if let Coding::Auto { budget_ns: Some(_) } = self.options.coding {
+                    let start = scratch.len();
+                    let limit = PAGE_BYTES.min(self.options.patch_threshold as usize + 1);
+                    if self.codecs.encode(Method::ByteDiff, page, base, limit, &mut scratch) {
+                        entry.method = Method::ByteDiff;
+                    } else {
+                        entry.method = Method::Whole;
+                    }
+                    drafts.push(Draft { at: j, base: chosen.as_ref().map(|c| c.base), patch: start..scratch.len() });
                 } else {
                     let before = out.patches.len();
-                    let cut;
-                    (entry.method, cut) = self.write(page, base, &mut purse, &mut out.patches);
+                    entry.method = self.write(page, base, &mut out.patches, Some(&mut out.bounds));
                     entry.length = (out.patches.len() - before) as u32;
-                    out.cut_short += u64::from(cut);
+                    if entry.method.needs_base() {
+                        entry.base = chosen.as_ref().map_or((0, 0), |c| c.base);
+                    }
                 }
-                if let Some(chosen) = chosen.filter(|_| entry.method.needs_base()) {
-                    entry.base = chosen.base;
-                    let place = self.alignments.get(chosen.base.0 as usize).and_then(|a| a.place(n));
-                    out.placed += u64::from(place == Some(chosen.base.1));
+                if let Some(chosen) = chosen {
+                    self.give_back(chosen);
                 }
             }
             out.entries.push(entry);
         }
+        if let Coding::Auto { budget_ns: Some(ns) } = self.options.coding {
+            self.spend(i, u64::from(ns) * out.entries.len() as u64, &mut drafts, &mut scratch, &mut out);
+        }
+        for ((n, _), e) in self.pages(i).zip(&out.entries) {
+            if e.method.needs_base() {
+                let place = self.alignments.get(e.base.0 as usize).and_then(|a| a.place(n));
+                out.placed += u64::from(place == Some(e.base.1));
+            }
+        }
         out
     }
 
+    /// Spends the time of a block on its drafts, those first that take most, and writes their patches.
+    fn spend(&mut self, i: usize, mut purse: u64, drafts: &mut [Draft], scratch: &mut Vec<u8>, out: &mut BlockOut) {
+        let size = |d: &Draft| if d.patch.is_empty() { PAGE_BYTES } else { d.patch.len() };
+        let page = |image: &'a Image, at: usize| image.page((i * BLOCK + at) as u64).unwrap_or(&ZERO_PAGE);
+        let mut order: Vec<usize> = (0..drafts.len()).collect();
+        order.sort_by_key(|d| std::cmp::Reverse(size(&drafts[*d])));
+        for d in order {
+            let draft = &mut drafts[d];
+            let Some(entry) = out.entries.get_mut(draft.at) else { continue };
+            for method in [Method::ZstdPrefix, Method::Zstd] {
+                let gains = match method {
+                    // zstd knows the page's own repetitions as well as the base.
+                    Method::ZstdPrefix => draft.base.is_some() && size(draft) > WORTH_PREFIX,
+                    _ => draft.base.is_none() || size(draft) > WORTH_ALONE,
+                };
+                if !gains {
+                    continue;
+                }
+                let Some(left) = purse.checked_sub(u64::from(method.cost_ns())) else {
+                    out.cut_short += 1;
+                    break;
+                };
+                purse = left;
+                self.try_method(method, page(self.image, draft.at), draft, entry, scratch);
+            }
+        }
+        // What methods alone would take is known of a sample: enough to see whether the time was too short.
+        let sampled = |d: &Draft, entries: &[Entry]| {
+            entries.get(d.at).is_some_and(|e| e.checksum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0)
+        };
+        let least = drafts.iter().min_by_key(|d| out.entries.get(d.at).map(|e| e.checksum)).map(|d| d.at);
+        for draft in drafts.iter_mut() {
+            if sampled(draft, &out.entries) || Some(draft.at) == least {
+                let of = page(self.image, draft.at);
+                out.bounds.sample.auto += size(draft) as u64;
+                let Some(entry) = out.entries.get_mut(draft.at) else { continue };
+                for (method, sum) in SAMPLED.into_iter().zip(&mut out.bounds.sample.alone) {
+                    *sum += self.try_method(method, of, draft, entry, scratch) as u64;
+                }
+            }
+        }
+        for draft in drafts.iter() {
+            let Some(entry) = out.entries.get_mut(draft.at) else { continue };
+            let patch = scratch.get(draft.patch.clone()).unwrap_or_default();
+            let patch = if entry.method == Method::Whole { &page(self.image, draft.at)[..] } else { patch };
+            entry.length = patch.len() as u32;
+            out.patches.extend_from_slice(patch);
+            if entry.method.needs_base() {
+                entry.base = draft.base.unwrap_or_default();
+            }
+        }
+    }
+
+    /// Tries a method on a draft and keeps it if it is smaller. Gives what the page takes by this method.
+    fn try_method(
+        &mut self,
+        method: Method,
+        page: &Page,
+        draft: &mut Draft,
+        entry: &mut Entry,
+        scratch: &mut Vec<u8>,
+    ) -> usize {
+        let chosen = draft.base.filter(|_| method.needs_base()).and_then(|(b, n)| self.relocated(b as usize, n));
+        let most = if method.needs_base() { self.options.patch_threshold as usize + 1 } else { PAGE_BYTES };
+        self.trial.clear();
+        let base = chosen.as_ref().map(Chosen::page);
+        let fits = self.codecs.encode(method, page, base, PAGE_BYTES.min(most), &mut self.trial);
+        if let Some(chosen) = chosen {
+            self.give_back(chosen);
+        }
+        let size = if entry.method == Method::Whole { PAGE_BYTES } else { draft.patch.len() };
+        if fits && self.trial.len() < size {
+            let start = scratch.len();
+            scratch.extend_from_slice(&self.trial);
+            draft.patch = start..scratch.len();
+            entry.method = method;
+        }
+        if fits { self.trial.len() } else { PAGE_BYTES }
+    }
+
+    /// Takes back the memory of a base page that is no longer looked at.
+    fn give_back(&mut self, chosen: Chosen<'a>) {
+        if let Content::Relocated(page) = chosen.page {
+            self.spare.push(page);
+        }
+    }
+
     /// A base page as it is after relocation.
-    fn relocated(&self, base: usize, number: u32) -> Option<Chosen<'a>> {
+    fn relocated(&mut self, base: usize, number: u32) -> Option<Chosen<'a>> {
         let page = self.bases.bases().get(base)?.image.page(u64::from(number))?;
         let page = match self.alignments.get(base)?.relocation(number) {
             None => Content::Plain(page),
             Some(relocation) => {
-                let mut page = Box::new(*page);
-                relocation.apply(&mut page);
-                Content::Relocated(page)
+                let mut copy = self.spare.pop().unwrap_or_else(|| Box::new(ZERO_PAGE));
+                vector::copy(&mut copy, page);
+                relocation.apply_with(&mut copy, &mut self.recent);
+                Content::Relocated(copy)
             }
         };
-        Some(Chosen { base: (base as u32, number), page })
+        Some(Chosen { base: (base as u32, number), page, same: None })
     }
 
-    fn candidate(&self, page: PageRef) -> Option<Chosen<'a>> {
+    fn candidate(&mut self, page: PageRef) -> Option<Chosen<'a>> {
         self.relocated(self.bases.position(page.base)?, page.page)
     }
 
@@ -211,33 +452,49 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The nearest of the pages at the same place and the few that searching gives.
-    fn nearest(&mut self, n: u64, page: &Page, known: Option<&Found>) -> Option<Chosen<'a>> {
-        let mut best: Option<(Distance, Chosen<'a>)> = None;
-        let differ = self.differ;
-        let mut try_one = |candidate: Chosen<'a>| {
-            let distance = differ.distance(page, candidate.page());
-            if best.as_ref().is_none_or(|(d, _)| distance < *d) {
-                best = Some((distance, candidate));
-            }
-            best.as_ref().map_or(u32::MAX, |(d, _)| d.bytes)
-        };
-        for (base, alignment) in self.alignments.iter().enumerate().take(PLACES) {
-            if let Some(candidate) = alignment.place(n).and_then(|number| self.relocated(base, number))
-                && try_one(candidate) <= NEAR
-            {
-                return best.map(|(_, c)| c);
+    /// The first page at the same place that is near; and the nearest of those at the same place.
+    fn near(&mut self, n: u64, page: &Page) -> (Option<(u32, u32)>, Nearest<'a>) {
+        let mut best = None;
+        for base in 0..self.alignments.len().min(PLACES) {
+            let place = self.alignments[base].place(n);
+            let Some(candidate) = place.and_then(|number| self.relocated(base, number)) else { continue };
+            let found = candidate.base;
+            if self.nearer(page, candidate, &mut best) <= NEAR {
+                return (Some(found), best);
             }
         }
+        (None, best)
+    }
+
+    /// Keeps the nearer of two candidates; says how many bytes the nearer one differs in.
+    fn nearer(&mut self, page: &Page, mut candidate: Chosen<'a>, best: &mut Nearest<'a>) -> u32 {
+        let distance = self.differ.distance(page, candidate.page());
+        candidate.same = Some(distance.bytes == 0);
+        let loser = match best {
+            Some((d, _)) if *d <= distance => Some(candidate),
+            _ => best.replace((distance, candidate)).map(|(_, c)| c),
+        };
+        if let Some(loser) = loser {
+            self.give_back(loser);
+        }
+        best.as_ref().map_or(u32::MAX, |(d, _)| d.bytes)
+    }
+
+    /// The nearest of the pages at the same place and the few that searching gives.
+    fn nearest(&mut self, n: u64, page: &Page, known: Option<&Found>) -> Option<Chosen<'a>> {
+        let (near, mut best) = self.near(n, page);
+        if near.is_some() {
+            return best.map(|(_, c)| c);
+        }
         let found = match known {
-            Some(found) => *found,
-            None => self.searcher.search(n, page, self.layout),
+            Some(found) if !found.near => *found,
+            _ => self.searcher.search(n, page, self.layout),
         };
         for at in found.best.into_iter().flatten() {
             let placed = self.bases.position(at.base).and_then(|b| self.alignments.get(b)?.place(n));
             if placed != Some(at.page)
                 && let Some(candidate) = self.candidate(at)
-                && try_one(candidate) == 0
+                && self.nearer(page, candidate, &mut best) == 0
             {
                 break;
             }
@@ -263,8 +520,7 @@ impl<'a> Encoder<'a> {
                 return Some(candidate);
             }
             scratch.clear();
-            let mut purse = u64::MAX;
-            self.write(page, Some(candidate.page()), &mut purse, &mut scratch);
+            self.write(page, Some(candidate.page()), &mut scratch, None);
             if best.as_ref().is_none_or(|(size, _)| scratch.len() < *size) {
                 best = Some((scratch.len(), candidate));
             }
@@ -272,74 +528,48 @@ impl<'a> Encoder<'a> {
         best.map(|(_, c)| c)
     }
 
-    /// Appends a page to `out` by the method asked for or the smallest; says which, and whether the time left
-    /// did not suffice to try all.
-    fn write(&mut self, page: &Page, base: Option<&Page>, purse: &mut u64, out: &mut Vec<u8>) -> (Method, bool) {
+    /// Appends a page to `out` by the method asked for or, of all, the smallest; says which. `bounds` takes down what each method
+    /// alone would take at least.
+    fn write(&mut self, page: &Page, base: Option<&Page>, out: &mut Vec<u8>, bounds: Option<&mut Bounds>) -> Method {
         let start = out.len();
         let most = PAGE_BYTES.min(self.options.patch_threshold as usize + 1);
         let limit = |m: Method| if m.needs_base() { most } else { PAGE_BYTES };
         let mut done = Method::Whole;
-        let mut cut = false;
-        match self.options.coding {
-            Coding::One(method) => {
-                if self.codecs.encode(method, page, base, limit(method), out) {
+        if let Coding::One(method) = self.options.coding {
+            if self.codecs.encode(method, page, base, limit(method), out) {
+                done = method;
+            }
+        } else {
+            let mut size = PAGE_BYTES;
+            let mut least = [PAGE_BYTES; Method::CODING.len()];
+            for (method, least) in Method::CODING.into_iter().zip(&mut least) {
+                if method.needs_base() && base.is_none() {
+                    continue;
+                }
+                if size <= FLOOR {
+                    *least = size;
+                    continue;
+                }
+                self.trial.clear();
+                let most = size.min(limit(method));
+                if self.codecs.encode(method, page, base, most, &mut self.trial) {
+                    size = self.trial.len();
+                    out.truncate(start);
+                    out.extend_from_slice(&self.trial);
                     done = method;
+                    *least = size;
+                } else if size <= limit(method) {
+                    *least = size;
                 }
             }
-            Coding::Auto { budget_ns } => {
-                let mut size = PAGE_BYTES;
-                for method in Method::CODING {
-                    if method.needs_base() && base.is_none() || size <= FLOOR {
-                        continue;
-                    }
-                    if budget_ns.is_some() {
-                        match need(method, base.is_some(), size) {
-                            Need::Must => *purse = purse.saturating_sub(u64::from(method.cost_ns())),
-                            Need::May if *purse < u64::from(method.cost_ns()) => {
-                                cut = true;
-                                continue;
-                            }
-                            Need::May => *purse -= u64::from(method.cost_ns()),
-                            Need::Skip => continue,
-                        }
-                    }
-                    self.trial.clear();
-                    if self.codecs.encode(method, page, base, size.min(limit(method)), &mut self.trial) {
-                        size = self.trial.len();
-                        out.truncate(start);
-                        out.extend_from_slice(&self.trial);
-                        done = method;
-                    }
-                }
+            if let Some(bounds) = bounds {
+                bounds.coded += 1;
+                bounds.least.iter_mut().zip(least).for_each(|(sum, n)| *sum += n as u64);
             }
         }
         if done == Method::Whole {
             out.extend_from_slice(page);
         }
-        (done, cut)
-    }
-}
-
-/// Whether a method is tried under a budget.
-enum Need {
-    /// In any case: without it a dump could take more than compression or patches alone.
-    Must,
-    /// If time is left.
-    May,
-    /// No.
-    Skip,
-}
-
-/// Whether a method is tried against a patch of `size` bytes under a budget.
-fn need(method: Method, has_base: bool, size: usize) -> Need {
-    match method {
-        Method::ByteDiff => Need::Must,
-        // zstd knows the page's own repetitions as well as the base.
-        Method::ZstdPrefix if size > 512 => Need::Must,
-        Method::ZstdPrefix if size > 48 => Need::May,
-        Method::Zstd if !has_base || size > 1024 => Need::Must,
-        Method::Zstd if size > 256 => Need::May,
-        // Next to never smaller than zstd, and dearer.
-        _ => Need::Skip,
+        done
     }
 }

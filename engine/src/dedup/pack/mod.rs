@@ -9,12 +9,15 @@
 //! 3. *Encode.* For each page the candidates, relocated, are compared with it; against the nearest one (or, by
 //!    [`Choose`], the one that votes or the reference's score name) it is written by the codec asked for.
 //!
-//! With [`Coding::Auto`] and no budget every method is tried that could still be the smallest: the result is never larger
-//! than any one method alone would give, page by page, given the same base pages. With a budget a page that a byte
-//! difference does not make small is still tried with zstd, after the base page and alone, since otherwise a dump
-//! without good bases could take more than compression would; the budget is what may be spent beyond that. It is counted
-//! in nominal time ([`Method::cost_ns`]), pages that need little leave theirs to the pages after them in the block, and the outcome does not depend
-//! on the machine or the number of threads.
+//! With [`Coding::Auto`] and no budget every method is tried that could still be the smallest, on every page. The file is then never
+//! larger than by any one method alone: page by page it cannot be, given the same base pages, and where what the references to base
+//! pages take might eat up the gain, the image is packed by the one method too and the smaller file kept.
+//!
+//! With a budget every page has its byte difference first. The budget is what may be spent beyond that; in a block it goes to the pages
+//! that take most, which are tried with zstd after the base page and alone. It is counted in nominal time ([`Method::cost_ns`]), so that
+//! the outcome does not depend on the machine or the number of threads. So that a dump without good bases does not take more than
+//! compression alone or the paper's patches alone, these are tried as well on one coded page in 64, chosen by content, and at least one a
+//! block: if by this sample one of them comes within a twentieth, the image is packed again with four times the budget, and at last with none.
 
 mod base;
 mod encode;
@@ -34,7 +37,9 @@ use super::index::PageRef;
 use super::layout::{Alignment, Layout};
 use super::patch::Method;
 use crate::units::PAGE_BYTES;
-use encode::{BlockOut, Encoder};
+use prost::Message;
+
+use encode::{BlockOut, Bounds, Encoder};
 
 /// How a base page is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -147,6 +152,8 @@ pub struct Report {
     pub by_base: Vec<u64>,
     /// Entries in the tables of pointers' shifts, all bases together.
     pub shifts: u64,
+    /// Bytes that bases and shifts take in the file's manifest, before it is compressed.
+    pub reference_bytes: u64,
     /// Pages for which the budget did not reach all methods.
     pub cut_short: u64,
 }
@@ -183,6 +190,8 @@ pub struct Packed {
 #[derive(Clone, Copy, Default)]
 struct Found {
     best: [Option<PageRef>; 3],
+    /// The first of them is the page at the same place and near; nothing was searched.
+    near: bool,
 }
 
 /// Packs an image against bases.
@@ -204,8 +213,8 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
         found = each(
             blocks,
             options.threads,
-            || encode::Searcher::new(bases, options),
-            |searcher, i| searcher.block(i, image, &layout),
+            || Encoder::new(image, &layout, bases, &alignments, options),
+            |encoder, i| encoder.survey(i),
         );
         let mut pairs: Vec<Vec<(u64, u32)>> = vec![Vec::new(); alignments.len()];
         for (i, block) in found.iter().enumerate() {
@@ -222,14 +231,40 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
         }
     }
     let alignments = &alignments;
-    let out: Vec<BlockOut> = each(
-        blocks,
-        options.threads,
-        || Encoder::new(image, &layout, bases, alignments, options),
-        |encoder, i| encoder.block(i, found.get(i).map(Vec::as_slice)),
-    );
-    Ok(assemble(image, bases, alignments, out, attachments))
+    let encode = |options: &Options| -> (Vec<BlockOut>, Bounds) {
+        let out = each(
+            blocks,
+            options.threads,
+            || Encoder::new(image, &layout, bases, alignments, options),
+            |encoder, i| encoder.block(i, found.get(i).map(Vec::as_slice)),
+        );
+        let mut bounds = Bounds::default();
+        out.iter().for_each(|b: &BlockOut| bounds.add(&b.bounds));
+        (out, bounds)
+    };
+    let mut coding = options.coding;
+    let (mut out, mut bounds) = encode(options);
+    while bounds.too_short()
+        && let Coding::Auto { budget_ns: Some(ns) } = coding
+    {
+        coding = Coding::Auto { budget_ns: Some(ns.max(500).saturating_mul(4)).filter(|ns| *ns < ENOUGH_NS) };
+        (out, bounds) = encode(&Options { coding, ..*options });
+    }
+    let mut packed = assemble(image, bases, alignments, out, &attachments);
+    // Page by page nothing is smaller, but references to base pages may have cost what the patches gained.
+    for method in bounds.doubtful(&packed.report) {
+        let none = BaseSet::new(*bases.fingerprinter(), false);
+        let alone = Options { coding: Coding::One(method), ..*options };
+        let alone = pack(image, if method.needs_base() { bases } else { &none }, &alone)?;
+        if alone.file.len() < packed.file.len() {
+            packed = alone;
+        }
+    }
+    Ok(packed)
 }
+
+/// Nominal time for a page in which nearly everything can be tried, ns.
+const ENOUGH_NS: u32 = 20_000;
 
 /// Runs `work` for 0..n on some threads, each with a state of its own, and gives the results in order.
 pub(super) fn each<S, T: Send>(
@@ -271,7 +306,7 @@ fn assemble(
     bases: &BaseSet,
     alignments: &[Alignment],
     out: Vec<BlockOut>,
-    attachments: Vec<Attachment>,
+    attachments: &[Attachment],
 ) -> Packed {
     let mut report = Report {
         pages: image.pages(),
@@ -315,18 +350,27 @@ fn assemble(
             .zip(ends)
             .map(|(f, end)| PagesEntry { name: f.name.clone(), pages: end - f.first })
             .collect(),
+        // Bases that no page refers to need not be there when the file is read.
         bases: bases
             .bases()
             .iter()
+            .take_while(|_| report.referring > 0)
             .map(|b| BaseEntry { name: b.image.name().into(), pages: b.image.pages(), digest: b.digest })
             .collect(),
         blocks: Vec::new(),
-        moves: alignments.iter().enumerate().flat_map(|(i, a)| moves(i as u32, a)).collect(),
-        attachments,
+        moves: alignments
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| report.by_base.get(*i).is_some_and(|pages| *pages > 0))
+            .flat_map(|(i, a)| moves(i as u32, a))
+            .collect(),
+        attachments: attachments.to_vec(),
         parent: image.parent_link().map(|p| p.as_os_str().as_encoded_bytes().to_vec()),
         raw: image.folder().is_none(),
     };
     report.shifts = manifest.moves.iter().map(|m| m.gaps.len() as u64).sum();
+    report.reference_bytes = manifest.moves.iter().map(|m| m.encoded_len() as u64 + 8).sum::<u64>()
+        + manifest.bases.iter().map(|b| b.encoded_len() as u64 + 8).sum::<u64>();
     let file = file::write(image.pages(), &blocks, manifest);
     report.file_bytes = file.len() as u64;
     Packed { file, report }

@@ -88,6 +88,7 @@ proptest! {
         let pages = build(&base, &kinds);
         let image = Image::from_pages("image", &pages);
         let (half, rest) = base.split_at(base.len() / 2);
+        let none = BaseSet::new(Fingerprinter::default(), false);
         let set = set(&[half, rest], true);
         for choose in CHOICES {
             let auto = pack(&image, &set, &options(choose, Coding::Auto { budget_ns: None })).unwrap();
@@ -97,7 +98,12 @@ proptest! {
                 prop_assert!(restore(&one, &set, 2).unwrap() == pages);
                 if choose != Choose::Best {
                     prop_assert!(auto.report.patch_bytes <= one.report.patch_bytes, "{method:?} {:?} {:?}", auto.report, one.report);
+                    prop_assert!(auto.file.len() <= one.file.len(), "{method:?} {:?} {:?}", auto.report, one.report);
                 }
+            }
+            for method in [Method::Zstd, Method::Lz4] {
+                let alone = pack(&image, &none, &options(choose, Coding::One(method))).unwrap();
+                prop_assert!(auto.file.len() <= alone.file.len(), "{method:?} {:?} {:?}", auto.report, alone.report);
             }
             let limited = options(choose, Coding::Auto { budget_ns: Some(2_000) });
             let limited = pack(&image, &set, &Options { threads: 3, ..limited }).unwrap();
@@ -303,4 +309,28 @@ fn a_manifest_that_leads_out_of_the_folder_is_refused() {
     let bytes = file::write(0, &[], manifest);
     let error = DedupFile::open("f", &bytes).err().unwrap().to_string();
     assert!(error.contains("evil"), "{error}");
+}
+
+/// Pages that a byte difference makes small and compression alone smaller still: bases that are noisier than the image.
+#[test]
+fn a_budget_too_short_for_the_dump_is_raised() {
+    let pages: Vec<Page> = (0..600u32).map(|n| std::array::from_fn(|i| (i as u32 / 512 + n) as u8)).collect();
+    let mut base = pages.clone();
+    for (n, page) in base.iter_mut().enumerate() {
+        for i in 0..120 {
+            page[(i * 34 + n) % 4096] ^= noise(n as u64)[i] | 1;
+        }
+    }
+    let (image, set) = (Image::from_pages("image", &pages), set(&[&base], true));
+    let size = |coding| {
+        let packed = pack(&image, &set, &options(Choose::Nearest, coding)).unwrap();
+        assert!(restore(&packed, &set, 2).unwrap() == pages);
+        packed.file.len()
+    };
+    let (diff, alone) = (size(Coding::One(Method::ByteDiff)), size(Coding::One(Method::Zstd)));
+    assert!(alone < diff / 4, "{alone} {diff}");
+    for budget_ns in [Some(0), Some(100), Some(1_000), None] {
+        let auto = size(Coding::Auto { budget_ns });
+        assert!(auto <= alone, "{budget_ns:?}: {auto}, zstd alone {alone}");
+    }
 }

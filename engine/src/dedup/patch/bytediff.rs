@@ -14,7 +14,7 @@
 //! more.
 
 use super::{Codec, DecodeError, Method};
-use crate::dedup::Page;
+use crate::dedup::{Page, vector};
 use crate::units::PAGE_BYTES;
 
 /// Equal bytes between two runs at which they are still joined.
@@ -207,35 +207,43 @@ impl Codec for ByteDiff {
     }
 
     fn decode(&mut self, patch: &[u8], base: &Page, page: &mut Page) -> Result<(), DecodeError> {
-        *page = *base;
-        let mut at = 0;
-        let mut to = 0;
-        let read = |at: &mut usize, nibble: u8| -> Result<usize, DecodeError> {
-            if nibble < 15 {
-                return Ok(usize::from(nibble));
-            }
-            let mut n = 0;
-            for shift in [0, 7, 14] {
-                let byte = *patch.get(*at).ok_or(DecodeError::Short(*at))?;
-                *at += 1;
-                n |= usize::from(byte & 0x7f) << shift;
-                if byte < 0x80 {
-                    return Ok(n + 15);
-                }
-            }
-            Err(DecodeError::Long(*at))
-        };
-        while let Some(token) = patch.get(at) {
-            at += 1;
-            to += read(&mut at, token >> 4)?;
-            let length = read(&mut at, token & 15)? + 1;
-            let from = patch.get(at..at + length).ok_or(DecodeError::Short(patch.len()))?;
-            page.get_mut(to..to + length).ok_or(DecodeError::Long(at))?.copy_from_slice(from);
-            at += length;
-            to += length;
-        }
-        Ok(())
+        vector::copy(page, base);
+        apply(patch, page)
     }
+}
+
+/// Writes the runs of a patch over a copy of the base page.
+///
+/// # Errors
+/// If it is no patch; `page` then holds anything.
+pub fn apply(patch: &[u8], page: &mut Page) -> Result<(), DecodeError> {
+    let mut at = 0;
+    let mut to = 0;
+    let read = |at: &mut usize, nibble: u8| -> Result<usize, DecodeError> {
+        if nibble < 15 {
+            return Ok(usize::from(nibble));
+        }
+        let mut n = 0;
+        for shift in [0, 7, 14] {
+            let byte = *patch.get(*at).ok_or(DecodeError::Short(*at))?;
+            *at += 1;
+            n |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(n + 15);
+            }
+        }
+        Err(DecodeError::Long(*at))
+    };
+    while let Some(token) = patch.get(at) {
+        at += 1;
+        to += read(&mut at, token >> 4)?;
+        let length = read(&mut at, token & 15)? + 1;
+        let from = patch.get(at..at + length).ok_or(DecodeError::Short(patch.len()))?;
+        page.get_mut(to..to + length).ok_or(DecodeError::Long(at))?.copy_from_slice(from);
+        at += length;
+        to += length;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ mod xdelta;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Page, ZERO_PAGE, zero};
+use super::{Page, ZERO_PAGE, vector, zero};
 use crate::units::PAGE_BYTES;
 
 /// How a page is stored. The numbers are those of the dedup file.
@@ -157,7 +157,7 @@ impl Codec for Whole {
     }
 
     fn decode(&mut self, patch: &[u8], _: &Page, page: &mut Page) -> Result<(), DecodeError> {
-        page.copy_from_slice(patch.as_array::<PAGE_BYTES>().ok_or(DecodeError::Length(patch.len()))?);
+        vector::copy(page, patch.as_array::<PAGE_BYTES>().ok_or(DecodeError::Length(patch.len()))?);
         Ok(())
     }
 }
@@ -177,7 +177,7 @@ impl Codec for Constant {
         if !patch.is_empty() {
             return Err(DecodeError::Rest(patch.len()));
         }
-        *page = if self.0 == Method::Zero { ZERO_PAGE } else { *base };
+        vector::copy(page, if self.0 == Method::Zero { &ZERO_PAGE } else { base });
         Ok(())
     }
 }
