@@ -153,6 +153,13 @@ fn index(c: &mut Criterion) {
         });
     });
     drop(filled);
+    // As much memory read line by line in the same order, each line asked for ahead: what memory allows.
+    let lines = vec![[1u64; 8]; N as usize / 3];
+    let at = |hash: &u64| ((u128::from(*hash) * lines.len() as u128) >> 64) as usize;
+    g.bench_function("limit reading lines at random", |b| {
+        b.iter(|| hashes.iter().map(|h| lines[at(h)][0]).sum::<u64>())
+    });
+    drop(lines);
     // The reference's: hex strings in a map of vectors.
     let strings: Vec<String> = hashes.iter().take(400_000).map(|h| format!("{h:040x}")).collect();
     let mut map: BTreeMap<String, Vec<u64>> = BTreeMap::new();
