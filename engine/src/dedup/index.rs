@@ -1,8 +1,8 @@
 //! From a chunk's hash to the base pages that have the chunk.
 //!
 //! An open-addressed table of buckets of one cache line, four entries each: the whole hash, the page's number, the
-//! base's slot. A full bucket runs over into the next one and counts what ran over it, so that a search knows where
-//! to stop: almost always after one line.
+//! base's slot. A full bucket runs over into the next one and keeps, in 32 bits, what kinds of hashes ran over it, so that a search knows
+//! where to stop: almost always after one line, also of a bucket that others ran over.
 //!
 //! *Size*: 64 bytes for 4 entries. The table grows by half when 3 of 4 places are taken, so an entry costs 21.3 bytes in a
 //! table made to measure ([`Index::with_capacity`]) and up to 32 just after growing (a test counts them). Fuller tables
@@ -29,8 +29,10 @@ pub const CHAIN: usize = 8;
 const WAYS: usize = 4;
 /// Of 8 places in the table, how many are taken before it grows.
 const LOAD: usize = 6;
-/// How many buckets ahead of use are fetched.
+/// How many buckets ahead of use an insertion fetches.
 const AHEAD: usize = 16;
+/// Hashes that are searched together.
+const GROUP: usize = 64;
 
 /// A base image in an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +53,7 @@ struct Bucket {
     hashes: [u64; WAYS],
     pages: [u32; WAYS],
     bases: [u16; WAYS],
-    /// Entries whose way led over this bucket to a later one; only a rebuild takes them off.
+    /// For the hashes whose way led over this bucket to a later one a bit each, by [`class`]; only a rebuild takes them off.
     over: u32,
     /// Bit set: the place is taken.
     taken: u32,
@@ -192,9 +194,9 @@ impl Index {
                 self.dropped += 1;
                 return;
             }
-            // Entries of this hash lie no further on than the first bucket that nothing ran over; a place to
+            // Entries of this hash lie no further on than the first bucket that none like it ran over; a place to
             // put it may.
-            if free.is_some() && bucket.over == 0 {
+            if free.is_some() && bucket.over & class(hash) == 0 {
                 break;
             }
             at = self.after(at);
@@ -206,7 +208,7 @@ impl Index {
         let Some((to, way)) = free else { return };
         let mut at = home;
         while at != to {
-            self.buckets[at].over = self.buckets[at].over.saturating_add(1);
+            self.buckets[at].over |= class(hash);
             at = self.after(at);
         }
         let bucket = &mut self.buckets[to];
@@ -230,37 +232,42 @@ impl Index {
     /// Searches a batch of hashes; calls `found` with the position in `hashes` and each page, in order of
     /// position.
     pub fn lookup(&self, hashes: &[ChunkHash], mut found: impl FnMut(usize, PageRef)) {
-        for ahead in hashes.iter().take(AHEAD) {
-            self.prefetch(*ahead);
-        }
-        for (i, hash) in hashes.iter().enumerate() {
-            if let Some(ahead) = hashes.get(i + AHEAD) {
-                self.prefetch(*ahead);
+        let mut homes = [0; GROUP];
+        for (group, first) in hashes.chunks(GROUP).zip((0..).step_by(GROUP)) {
+            // All fetches of a group before its first search: none waits behind a branch that was guessed wrongly.
+            for (home, hash) in homes.iter_mut().zip(group) {
+                *home = self.prefetch(*hash);
             }
-            let home = self.home(*hash);
-            let mut at = home;
-            loop {
-                let bucket = &self.buckets[at];
-                let mut hits = 0u32;
-                for (way, h) in bucket.hashes.iter().enumerate() {
-                    hits |= u32::from(h == hash) << way;
+            for (i, (hash, home)) in group.iter().zip(homes).enumerate() {
+                self.lookup_one(*hash, home, |page| found(first + i, page));
+            }
+        }
+    }
+
+    #[inline]
+    fn lookup_one(&self, hash: ChunkHash, home: usize, mut found: impl FnMut(PageRef)) {
+        let mut at = home;
+        loop {
+            let bucket = &self.buckets[at];
+            let mut hits = 0u32;
+            for (way, h) in bucket.hashes.iter().enumerate() {
+                hits |= u32::from(*h == hash) << way;
+            }
+            hits &= bucket.taken;
+            while hits != 0 {
+                let way = hits.trailing_zeros() as usize % WAYS;
+                hits &= hits - 1;
+                let page = PageRef { base: BaseSlot(bucket.bases[way]), page: bucket.pages[way] };
+                if self.has_base(page.base) {
+                    found(page);
                 }
-                hits &= bucket.taken;
-                while hits != 0 {
-                    let way = hits.trailing_zeros() as usize;
-                    hits &= hits - 1;
-                    let page = PageRef { base: BaseSlot(bucket.bases[way]), page: bucket.pages[way] };
-                    if self.has_base(page.base) {
-                        found(i, page);
-                    }
-                }
-                if bucket.over == 0 {
-                    break;
-                }
-                at = self.after(at);
-                if at == home {
-                    break;
-                }
+            }
+            if bucket.over & class(hash) == 0 {
+                break;
+            }
+            at = self.after(at);
+            if at == home {
+                break;
             }
         }
     }
@@ -279,10 +286,10 @@ impl Index {
         if at + 1 == self.buckets.len() { 0 } else { at + 1 }
     }
 
-    /// Fetches the bucket of a hash and the one after it: a search in four needs that too, and its line comes at next to no cost with
-    /// the first, where waiting for it would take as long as all the rest.
+    /// Fetches the bucket of a hash, which it says, and the one after it: entries that ran over are mostly there, and its line comes
+    /// at next to no cost with the first, where waiting for it would take as long as all the rest.
     #[inline]
-    fn prefetch(&self, hash: ChunkHash) {
+    fn prefetch(&self, hash: ChunkHash) -> usize {
         let home = self.home(hash);
         for bucket in [&self.buckets[home], &self.buckets[self.after(home)]] {
             #[cfg(target_arch = "x86_64")]
@@ -294,6 +301,7 @@ impl Index {
             #[cfg(not(target_arch = "x86_64"))]
             let _ = bucket;
         }
+        home
     }
 
     /// Moves the live entries into a table of `buckets` buckets and forgets the dead.
@@ -318,6 +326,12 @@ impl Index {
         }
         self.dropped = dropped;
     }
+}
+
+/// One of 32 bits for a hash, from other bits than those that say its bucket.
+#[inline]
+fn class(hash: ChunkHash) -> u32 {
+    1 << (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20 & 31)
 }
 
 fn buckets_for(entries: usize) -> usize {
