@@ -16,31 +16,7 @@ use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{BaseSet, Choose, Coding};
 use medes_engine::dedup::patch::Method;
 
-/// How results are given.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Output {
-    /// As JSON on standard output.
-    pub json: bool,
-    /// Without remarks on standard error.
-    pub quiet: bool,
-}
-
-impl Output {
-    fn remark(&self, text: &str) {
-        if !self.quiet {
-            eprintln!("{text}");
-        }
-    }
-
-    fn print(&self, text: &str, json: &impl serde::Serialize) -> anyhow::Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(json)?);
-        } else {
-            print!("{text}");
-        }
-        Ok(())
-    }
-}
+use crate::output::Output;
 
 /// The commands of `medes dedup`.
 #[derive(Debug, Subcommand)]

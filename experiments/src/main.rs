@@ -184,10 +184,7 @@ fn main() -> ExitCode {
             Err(e) if e.downcast_ref::<medes_real::cluster::ClusterError>().is_some() => Err(Failure::Input(e)),
             Err(e) => Err(Failure::Run(e)),
         },
-        Command::Dedup(cmd) => {
-            let out = dedup_cmd::Output { json: out.json, quiet: out.quiet };
-            dedup_cmd::run(&cmd, &out).map_err(Failure::Input)
-        }
+        Command::Dedup(cmd) => dedup_cmd::run(&cmd, &out).map_err(Failure::Input),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "medes", &mut text);

@@ -31,6 +31,19 @@ impl Output {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
     }
+
+    /// Prints a result in the form asked for: lines of text, or JSON.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn result(&self, text: &str, json: &impl serde::Serialize) -> anyhow::Result<()> {
+        if self.json {
+            self.print(serde_json::to_string_pretty(json)?);
+        } else {
+            self.print(text.trim_end());
+        }
+        Ok(())
+    }
 }
 
 /// A table that fits the terminal, or 120 columns where there is none.

@@ -79,7 +79,7 @@ pub(super) fn run(args: &AnalyzeArgs, out: &Output) -> anyhow::Result<()> {
     }
     let mut rows = Vec::new();
     for (name, images, places) in &functions {
-        out.remark(&format!("{name}: {} of {} MB", images.len(), mb(images[0].bytes())));
+        out.say(format!("{name}: {} of {} MB", images.len(), mb(images[0].bytes())));
         let zero = images[0].iter().filter(|p| zero::is_zero(p)).count();
         let mut row = Row {
             function: name.clone(),
@@ -117,10 +117,10 @@ pub(super) fn run(args: &AnalyzeArgs, out: &Output) -> anyhow::Result<()> {
     if let Some(folder) = &args.figures {
         for figure in [by_size(&analysis), heat(&analysis)].into_iter().flatten() {
             let drawn = medes_plots::draw(&figure, folder)?;
-            out.remark(&format!("wrote {}", drawn.svg_path.display()));
+            out.say(format!("wrote {}", drawn.svg_path.display()));
         }
     }
-    out.print(&text(&analysis), &analysis)
+    out.result(&text(&analysis), &analysis)
 }
 
 fn text(a: &Analysis) -> String {

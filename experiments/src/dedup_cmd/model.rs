@@ -76,7 +76,7 @@ pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
         functions.iter().map(|(n, i)| (n.clone(), measure::page_set(&i[0]))).collect();
     let mut measured = Vec::new();
     for (name, images) in &functions {
-        out.remark(&format!("{name}: measuring {} MB", mb(images[1].bytes())));
+        out.say(format!("{name}: measuring {} MB", mb(images[1].bytes())));
         let others: Vec<_> = others.iter().filter(|(n, _)| n != name).map(|(_, set)| set).collect();
         measured.push(measure::measure(&images[0], &images[1], &others, &args.search)?);
     }
@@ -90,9 +90,9 @@ pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
     match &args.output {
         Some(path) => {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            out.remark(&format!("wrote {}", path.display()));
+            out.say(format!("wrote {}", path.display()));
         }
-        None => print!("{text}"),
+        None => out.print(text.trim_end()),
     }
     Ok(())
 }
@@ -248,7 +248,7 @@ fn check(args: &ModelArgs, functions: &[(String, Vec<Image>)], set: &ProfileSet,
                 rows.push(Check { function: name.clone(), codec, chunks, saved_bytes, predicted_bytes, off, within });
             }
         }
-        out.remark(&format!("{name}: checked"));
+        out.say(format!("{name}: checked"));
     }
     let mut table = Table::new(
         ["function".to_string(), "codec".into(), "saved %".into()].into_iter().chain(KS.iter().map(|k| format!("{k}"))),
@@ -273,7 +273,7 @@ fn check(args: &ModelArgs, functions: &[(String, Vec<Image>)], set: &ProfileSet,
     if !seen.is_empty() {
         text += &format!("Checked on the dump the model was made from (give a third): {}.\n", seen.join(", "));
     }
-    out.print(&text, &rows)
+    out.result(&text, &rows)
 }
 
 /// The likely reason, by what the model leaves out.

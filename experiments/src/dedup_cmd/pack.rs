@@ -81,7 +81,7 @@ pub(super) fn pack(args: &PackArgs, out: &Output) -> anyhow::Result<()> {
         mb(r.table_bytes),
         table.text()
     );
-    out.print(&text, &Packed { file: &args.output, saved: r.saved(), ms, report: r })
+    out.result(&text, &Packed { file: &args.output, saved: r.saved(), ms, report: r })
 }
 
 /// Arguments of `unpack`.
@@ -141,7 +141,7 @@ fn tell(out: &Output, path: &Path, file: &DedupFile<'_>, started: Instant, what:
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let bases: Vec<String> = file.manifest().bases.iter().map(|b| b.name.clone()).collect();
     let text = format!("{}: {what} {} pages in {ms:.0} ms, each verified\n", path.display(), file.pages());
-    out.print(&text, &Verified { file: path, pages: file.pages(), bases, ms })
+    out.result(&text, &Verified { file: path, pages: file.pages(), bases, ms })
 }
 
 pub(super) fn unpack(args: &UnpackArgs, out: &Output) -> anyhow::Result<()> {

@@ -144,7 +144,7 @@ pub(super) fn run(args: &SweepArgs, out: &Output) -> anyhow::Result<()> {
         "Base pages by {}, pointers {pointers}; saved counts patches and page tables.\n",
         args.search.choose().name()
     );
-    out.print(&(head + &table.text()), &rows)
+    out.result(&(head + &table.text()), &rows)
 }
 
 fn set_relocates(search: &SearchArgs) -> bool {
