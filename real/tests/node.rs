@@ -14,7 +14,7 @@ use medes_engine::dedup::image::Image;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
 use medes_engine::units::Bytes;
-use medes_real::node::{FUNCTIONS, LocalSandboxes, NodeOptions, clean};
+use medes_real::node::{FUNCTIONS, LocalSandboxes, NodeOptions, Push, clean};
 use medes_real::ops::{Answer, Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
 
 use near::Near;
@@ -119,10 +119,12 @@ fn start_with(options: NodeOptions, bases: impl Bases + 'static) -> LocalSandbox
 
 #[test]
 fn state_survives_reductions() {
-    for nopause in [false, true] {
-        let Some(mut options) = options(if nopause { "state-nopause" } else { "state" }) else { return };
+    for (name, nopause, push) in
+        [("state", false, Push::First), ("state-nopause", true, Push::First), ("state-behind", false, Push::Behind)]
+    {
+        let Some(mut options) = options(name) else { return };
         with_action(&mut options, "counter", COUNTER);
-        options.nopause = nopause;
+        (options.nopause, options.push) = (nopause, push);
         let sandboxes = start(options);
         let id = id(1);
         sandboxes.spawn(id, "counter", soon()).unwrap();
@@ -194,6 +196,23 @@ fn all_ten_answer_rightly_after_all_that_can_happen() {
     let groups = groups_on_record(&run_dir);
     drop(sandboxes);
     assert!(!run_dir.exists() && groups.iter().all(|g| !g.exists()));
+}
+
+#[test]
+fn pages_pushed_behind_find_forks_and_moves() {
+    let Some(mut options) = options("behind") else { return };
+    options.push = Push::Behind;
+    let sandboxes = start(options);
+    for (slot, function) in [(1, "mapreduce"), (2, "imagepro"), (3, "linalg")] {
+        sandboxes.spawn(id(slot), function, soon()).unwrap();
+        right(&sandboxes.run(id(slot), "{\"seed\": 3}", soon()).unwrap());
+        for again in [false, true] {
+            sandboxes.reduce(id(slot), Method::Patches, again, soon()).unwrap();
+            sandboxes.restore(id(slot), soon()).unwrap();
+            right(&sandboxes.run(id(slot), "{\"seed\": 4}", soon()).unwrap());
+            right(&sandboxes.run(id(slot), "{\"seed\": 5}", soon()).unwrap());
+        }
+    }
 }
 
 #[test]
@@ -289,6 +308,15 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
         assert!(alive(&on_record(&run_dir)).is_empty());
         assert!(sandboxes.run(id, "{}", soon()).unwrap_err().gone());
     }
+    // Pushed behind, the damage is met after the process went on; it ends at the page.
+    let Some(mut options) = options("bit-behind") else { return };
+    with_action(&mut options, "counter", COUNTER);
+    options.push = Push::Behind;
+    let sandboxes = start_with(options, Damaging(Near::new(1)));
+    sandboxes.spawn(id(1), "counter", soon()).unwrap();
+    sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap();
+    sandboxes.restore(id(1), soon()).unwrap();
+    assert!(sandboxes.run(id(1), "{}", soon()).is_err() || sandboxes.run(id(1), "{}", soon()).unwrap_err().gone());
 }
 
 #[test]
@@ -355,7 +383,9 @@ fn a_killed_agent_leaves_nothing_after_cleaning() {
     let mut stray = std::process::Command::new(python).args(["-c", "import time; time.sleep(1000)"]).spawn().unwrap();
     let start = fs::read_to_string(format!("/proc/{}/stat", stray.id())).unwrap();
     let start = start.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().to_string();
-    fs::write(run_dir.join("s0.0/made"), format!("process {} {start}\n", stray.id())).unwrap();
+    let mut record = fs::read_to_string(run_dir.join("s0.0/made")).unwrap();
+    record += &format!("process {} {start}\n", stray.id());
+    fs::write(run_dir.join("s0.0/made"), record).unwrap();
     clean(&run_dir).unwrap();
     // Whoever was first has waited for it.
     let _ = stray.wait();

@@ -5,7 +5,7 @@
 //! stopped (SIGSTOP), its private memory missing but for the few pages that the kernel touched on the way (restartable sequences, signal frames), which
 //! are served from the checkpoint. On a request the pages are pushed in, block after block as they are decoded and verified, from several threads; then
 //! the descriptors are closed, so that pages of zeros, which are not pushed at all, read as such, and the process goes on. No fault is ever
-//! served from anything but verified pages, and nothing runs before the last page is there.
+//! served from anything but verified pages. Nothing runs before the last page is there, unless [`super::moving`] follows a process that does.
 //!
 //! Private mappings of files cannot be missing: CRIU fills their changed pages (relocated data of libraries) at once, and a held process has them.
 
@@ -14,6 +14,7 @@ use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use medes_engine::dedup::Page;
@@ -24,6 +25,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::criu::{Pending, until};
+use super::moving::Task;
 use super::uffd::{Event, Missing};
 use crate::ops::OpError;
 
@@ -50,7 +52,7 @@ struct Span {
 pub struct Held {
     /// Its first process.
     pub root: i32,
-    tasks: Vec<Missing>,
+    tasks: Vec<Arc<Task>>,
     /// By page number.
     spans: Vec<Span>,
 }
@@ -135,15 +137,27 @@ impl Server {
     fn answer(&self, task: usize, image: &Image) -> io::Result<()> {
         let Some((pid, missing)) = self.tasks.get(task) else { return Ok(()) };
         let process = image.processes().iter().position(|p| p.pid == *pid);
-        while let Some(event) = missing.event()? {
-            let Event::Fault(address) = event else { continue };
-            let page = process.and_then(|p| image.at(Owner::Process(p as u32), address));
-            match page {
-                Some(page) => missing.fill(address, std::slice::from_ref(page))?,
-                None => missing.zero(address)?,
+        let mut waiting = Vec::new();
+        loop {
+            while let Some(event) = missing.event()? {
+                match event {
+                    Event::Fault(address) => waiting.push(address),
+                    // Nothing of the checkpoint runs yet; what CRIU unmaps on its way is its own.
+                    Event::Fork(_) | Event::Moved { .. } | Event::Gone { .. } => {}
+                }
+            }
+            let Some(address) = waiting.last() else { return Ok(()) };
+            let page = process.and_then(|p| image.at(Owner::Process(p as u32), *address));
+            let done = match page {
+                Some(page) => missing.fill(*address, std::slice::from_ref(page)),
+                None => missing.zero(*address),
+            };
+            match done {
+                Ok(()) => drop(waiting.pop()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) => return Err(e),
             }
         }
-        Ok(())
     }
 }
 
@@ -181,7 +195,8 @@ fn held(root: i32, tasks: Vec<(u32, Missing)>, image: &Image) -> Held {
         }
     }
     spans.sort_by_key(|s| s.first);
-    Held { root, tasks: tasks.into_iter().map(|(_, m)| m).collect(), spans }
+    let task = |(origin, (_, missing))| Arc::new(Task { origin, missing, changes: RwLock::default() });
+    Held { root, tasks: tasks.into_iter().enumerate().map(task).collect(), spans }
 }
 
 impl Held {
@@ -190,22 +205,33 @@ impl Held {
     /// # Errors
     /// The process is gone or there is no memory.
     pub fn push(&self, first: u64, pages: &[Page]) -> io::Result<()> {
+        self.push_to(&self.tasks, first, pages)
+    }
+
+    /// [`Self::push`] to some processes.
+    pub(super) fn push_to(&self, tasks: &[Arc<Task>], first: u64, pages: &[Page]) -> io::Result<()> {
         let end = first + pages.len() as u64;
         let from = self.spans.partition_point(|s| s.first + s.pages <= first);
         for span in self.spans.iter().skip(from).take_while(|s| s.first < end) {
             let (start, stop) = (span.first.max(first), (span.first + span.pages).min(end));
-            let Some(missing) = self.tasks.get(span.task) else { continue };
             let slice = pages.get((start - first) as usize..(stop - first) as usize).unwrap_or_default();
-            let mut address = span.address + (start - span.first) * PAGE;
-            // Pages of zeros read as such when the descriptor is closed.
-            for run in slice.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
-                if run.first().is_some_and(|p| !is_zero(p)) {
-                    missing.fill(address, run)?;
+            for task in tasks.iter().filter(|t| t.origin == span.task) {
+                let mut address = span.address + (start - span.first) * PAGE;
+                // Pages of zeros read as such when the descriptor is closed.
+                for run in slice.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+                    if run.first().is_some_and(|p| !is_zero(p)) {
+                        task.fill(address, run)?;
+                    }
+                    address += run.len() as u64 * PAGE;
                 }
-                address += run.len() as u64 * PAGE;
             }
         }
         Ok(())
+    }
+
+    /// The processes that were restored.
+    pub(super) fn tasks(&self) -> &[Arc<Task>] {
+        &self.tasks
     }
 
     /// Lets go of the memory: what is missing still is zeros from now on. The tree stays stopped.

@@ -2,8 +2,8 @@
 //!
 //! Each sandbox is a folder on tmpfs (its socket, its record, checkpoints while they are being made), a cgroup where there are any, and a process tree with a
 //! process namespace of its own: CRIU restores the ids that a process had, and in a namespace of its own they are always free, however many
-//! sandboxes the machine has. File systems, network and users are the agent's: functions here are the operator's own. For a stranger's functions
-//! there is [`Kind::Runc`].
+//! sandboxes the machine has. File systems, network and users are the agent's: functions here are the operator's own. A stranger's
+//! functions would want a container around each.
 //!
 //! The way down: a warm sandbox is paused; [`Sandboxes::reduce`] checkpoints it to tmpfs and leaves it stopped, packs the pages, and only then ends it;
 //! whatever fails before leaves the sandbox warm. Then a process is restored up to where its memory would be filled ([`hold`]). The way up:
@@ -16,6 +16,7 @@ mod functions;
 mod hold;
 mod http;
 mod journal;
+mod moving;
 mod nursery;
 mod options;
 mod process;
@@ -45,7 +46,7 @@ use crate::ops::{Answer, Bases, Checkpointed, NodeMemory, OpError, Reduced, Rest
 
 pub use functions::FUNCTIONS;
 pub use journal::clean;
-pub use options::{Kind, NodeOptions, Push};
+pub use options::{NodeOptions, Push};
 
 /// Longest that CRIU may take to say who it is.
 const GREETING: Duration = Duration::from_secs(20);
@@ -63,7 +64,7 @@ struct Node {
 
 /// Sandboxes of one node, as processes of this machine. When dropped, all of them and their folder are gone.
 pub struct LocalSandboxes {
-    node: Node,
+    node: Arc<Node>,
     table: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
 }
 
@@ -98,7 +99,7 @@ impl LocalSandboxes {
         if let Err(e) = &criu {
             warn!("sandboxes can run but not be checkpointed: {e}");
         }
-        let node = Node { options, functions, nursery, criu, cgroups, bases };
+        let node = Arc::new(Node { options, functions, nursery, criu, cgroups, bases });
         Ok(Self { node, table: Mutex::default() })
     }
 

@@ -6,21 +6,6 @@ use std::path::{Path, PathBuf};
 use medes_engine::id::NodeId;
 use medes_engine::units::Bytes;
 
-/// What a sandbox is made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// A process tree with a session, a process namespace and (where there are cgroups) a cgroup of its own.
-    #[default]
-    Process,
-    /// An OCI container of `runc` on an overlay of a root file system.
-    Runc {
-        /// The program, by default `runc`.
-        runc: PathBuf,
-        /// Root file system with Python and the functions' libraries; `/` takes this machine's own.
-        root: PathBuf,
-    },
-}
-
 /// When a held process goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Push {
@@ -44,8 +29,6 @@ pub struct NodeOptions {
     pub functions: BTreeMap<String, PathBuf>,
     /// CRIU.
     pub criu: PathBuf,
-    /// What sandboxes are made of.
-    pub kind: Kind,
     /// Reduced sandboxes hold no process; a restore starts CRIU.
     pub nopause: bool,
     /// When a held process goes on.
@@ -54,7 +37,7 @@ pub struct NodeOptions {
     pub fresh: bool,
     /// Most memory of one sandbox, where cgroups can say so.
     pub sandbox_memory: Option<Bytes>,
-    /// Address-space randomisation of sandboxes of kind [`Kind::Process`]. Without, more of their pages are alike.
+    /// Address-space randomisation of sandboxes. Without, more of their pages are alike.
     pub randomize: bool,
 }
 
@@ -69,7 +52,6 @@ impl NodeOptions {
             python: named("MEDES_FUNCTIONS_VENV", "/opt/medes/functions").join("bin/python"),
             functions: BTreeMap::new(),
             criu: named("MEDES_CRIU", "/opt/medes/criu/bin/criu"),
-            kind: Kind::Process,
             nopause: false,
             push: Push::First,
             fresh: false,

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicI32;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
+use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use medes_engine::dedup::file::DedupFile;
@@ -25,8 +24,8 @@ use super::http::{self, HttpError};
 use super::journal::{self, Made};
 use super::nursery::Birth;
 use super::rebuild::rebuild;
-use super::{Node, folder_of, lock, process};
-use crate::ops::{Answer, Checkpointed, OpError, Packed, Reduced, Restored, Unpacked};
+use super::{Node, Push, folder_of, lock, moving, process};
+use crate::ops::{Answer, Checkpointed, Give, OpError, Packed, Reduced, Restored, Unpacked};
 
 /// Between two looks at whether a runner listens.
 const LOOK: Duration = Duration::from_micros(500);
@@ -61,7 +60,9 @@ enum Body {
 #[derive(Debug)]
 struct State {
     body: Body,
-    packed: Option<Packed>,
+    packed: Option<Arc<Packed>>,
+    /// Fills the memory of a process that runs already; kills it if it cannot.
+    filling: Option<JoinHandle<()>>,
 }
 
 /// A sandbox.
@@ -104,7 +105,7 @@ impl Sandbox {
                 return Err(e);
             }
         };
-        let state = Mutex::new(State { body: Body::Lost, packed: None });
+        let state = Mutex::new(State { body: Body::Lost, packed: None, filling: None });
         let socket = folder.join("sock");
         let sandbox = Self { id, function: function.into(), folder, socket, group, state, gauge: Gauge::default() };
         match sandbox.begin(node, &what, &init, deadline) {
@@ -219,6 +220,7 @@ impl Sandbox {
     fn dump(&self, node: &Node, what: &'static str, deadline: Instant) -> Result<Duration, OpError> {
         let criu = node.criu.as_ref().map_err(Clone::clone)?;
         let (root, pause) = self.warm(what)?;
+        self.settle();
         if !process::runs(root) {
             self.lose();
             return Err(failed(what, "its process has ended", true));
@@ -286,6 +288,7 @@ impl Sandbox {
     pub fn reduce(&self, node: &Node, method: Method, again: bool, deadline: Instant) -> Result<Reduced, OpError> {
         const WHAT: &str = "reducing";
         let (root, _) = self.warm(WHAT)?;
+        self.settle();
         let mut out = Reduced::default();
         let keep = again && !node.options.fresh && lock(&self.state).packed.is_some();
         if !keep {
@@ -300,7 +303,7 @@ impl Sandbox {
             };
             out.packing = packed.times;
             self.gauge.stored.store(packed.file.len() as u64, Relaxed);
-            lock(&self.state).packed = Some(packed);
+            lock(&self.state).packed = Some(Arc::new(packed));
         }
         self.end(root);
         lock(&self.state).body = Body::Reduced { held: None };
@@ -358,14 +361,13 @@ impl Sandbox {
     }
 
     fn with_file<T>(&self, work: impl FnOnce(&DedupFile<'_>) -> Result<T, OpError>) -> Result<T, OpError> {
-        let state = lock(&self.state);
-        let packed = state.packed.as_ref().ok_or_else(|| failed("restoring", "it has no image", true))?;
+        let packed = lock(&self.state).packed.clone().ok_or_else(|| failed("restoring", "it has no image", true))?;
         let file = DedupFile::open(&format!("image of {}", self.id), &packed.file);
         work(&file.map_err(|e| OpError::Damaged(e.to_string()))?)
     }
 
     /// See [`crate::ops::Sandboxes::restore`].
-    pub fn restore(&self, node: &Node, deadline: Instant) -> Result<Restored, OpError> {
+    pub fn restore(self: &Arc<Self>, node: &Arc<Node>, deadline: Instant) -> Result<Restored, OpError> {
         let began = Instant::now();
         let body = std::mem::replace(&mut lock(&self.state).body, Body::Lost);
         let held = match body {
@@ -376,7 +378,10 @@ impl Sandbox {
             }
         };
         let result = match held {
-            Some(held) if process::runs(held.root) => self.push(node, held, deadline),
+            Some(held) if process::runs(held.root) => match node.options.push {
+                Push::First => self.push(node, held, deadline),
+                Push::Behind => self.push_behind(node, held, deadline),
+            },
             _ => self.restore_whole(node, deadline),
         };
         match result {
@@ -402,6 +407,38 @@ impl Sandbox {
         let began = Instant::now();
         let root = held.let_go();
         Ok((root, Restored { unpacked, resume: began.elapsed(), ..Restored::default() }))
+    }
+
+    /// Lets the process go on and pushes its pages behind it. A page that cannot be had ends the process: nobody gets past it.
+    fn push_behind(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        held: Held,
+        deadline: Instant,
+    ) -> Result<(i32, Restored), OpError> {
+        let root = held.root;
+        let (sandbox, node) = (self.clone(), node.clone());
+        let fill = move || {
+            let unpack = |put: &Give<'_>| sandbox.with_file(|file| node.bases.unpack(file, put, deadline)).map(|_| ());
+            if let Err(e) = moving::fill(&held, &unpack) {
+                warn!("sandbox {} ends, as its memory cannot be filled: {e}", sandbox.id);
+                // Before the descriptors are closed: what is missing would read as zeros.
+                sandbox.processes(root).into_iter().for_each(|p| process::signal(p, Signal::SIGKILL));
+                process::end(root);
+            }
+            held.let_go();
+        };
+        let thread = thread::Builder::new().name("filling".into()).spawn(fill);
+        lock(&self.state).filling = Some(thread.map_err(|e| failed("restoring", e.to_string(), true))?);
+        Ok((root, Restored::default()))
+    }
+
+    /// Waits until all memory is there.
+    fn settle(&self) {
+        let filling = lock(&self.state).filling.take();
+        if let Some(thread) = filling {
+            let _ = thread.join();
+        }
     }
 
     /// Writes the checkpoint back and restores it.
@@ -444,6 +481,7 @@ impl Sandbox {
     fn lose(&self) {
         lock(&self.state).body = Body::Lost;
         self.end(self.gauge.root.load(Relaxed));
+        self.settle();
         self.sweep();
     }
 

@@ -3,7 +3,7 @@
 //! Not the crate `userfaultfd`: it needs libclang to build, and its other half (making and registering) is CRIU's work here.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use medes_engine::dedup::Page;
 use medes_engine::dedup::image::PAGE;
@@ -33,13 +33,35 @@ mod call {
     nix::ioctl_readwrite!(zero, 0xaa, 0x04, super::Zero);
 }
 
+const FAULT: u8 = 0x12;
+const FORK: u8 = 0x13;
+const REMAP: u8 = 0x14;
+const REMOVE: u8 = 0x15;
+const UNMAP: u8 = 0x16;
+
 /// What the kernel tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Event {
     /// Somebody waits for the page at this address.
     Fault(u64),
-    /// Something else happened to the address space.
-    Other,
+    /// A child has the same missing memory.
+    Fork(Missing),
+    /// Memory is elsewhere now.
+    Moved {
+        /// Its old address.
+        from: u64,
+        /// Its new one.
+        to: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Memory was given back: what is missing there is zeros now, or not mapped.
+    Gone {
+        /// Its first address.
+        start: u64,
+        /// One past its last.
+        end: u64,
+    },
 }
 
 /// Missing memory of one process. When dropped, what is still missing reads as zeros.
@@ -62,7 +84,8 @@ impl Missing {
     /// Fills adjacent missing pages from `address` on; a page that is there already stays as it is. All must lie in one mapping.
     ///
     /// # Errors
-    /// The address is not one of missing memory, the process is gone, or there is no memory.
+    /// `WouldBlock`: the address space is changing, and an event about that must be read first. Else the address is not one of
+    /// missing memory, the process is gone, or there is no memory.
     pub fn fill(&self, address: u64, pages: &[Page]) -> io::Result<()> {
         let mut done = 0;
         while let Some(rest) = pages.get(done..).filter(|r| !r.is_empty()) {
@@ -79,7 +102,7 @@ impl Missing {
                 Ok(_) => return Ok(()),
                 Err(_) if copy.copied > 0 => done += (copy.copied.cast_unsigned() / PAGE) as usize,
                 Err(Errno::EEXIST) => done += 1,
-                Err(Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
+                Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -91,14 +114,11 @@ impl Missing {
     /// # Errors
     /// As [`Self::fill`].
     pub fn zero(&self, address: u64) -> io::Result<()> {
-        loop {
-            let mut zero = Zero { start: address, len: PAGE, mode: 0, filled: 0 };
-            // SAFETY: the descriptor is a userfaultfd (else the kernel refuses) and `zero` is the struct that the call takes.
-            match unsafe { call::zero(self.0.as_raw_fd(), &raw mut zero) } {
-                Ok(_) | Err(Errno::EEXIST) => return Ok(()),
-                Err(Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
-                Err(e) => return Err(e.into()),
-            }
+        let mut zero = Zero { start: address, len: PAGE, mode: 0, filled: 0 };
+        // SAFETY: the descriptor is a userfaultfd (else the kernel refuses) and `zero` is the struct that the call takes.
+        match unsafe { call::zero(self.0.as_raw_fd(), &raw mut zero) } {
+            Ok(_) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 
@@ -107,7 +127,7 @@ impl Missing {
     /// # Errors
     /// The process is gone.
     pub fn event(&self) -> io::Result<Option<Event>> {
-        // struct uffd_msg: event u8, reserved to 8 bytes; of a fault then flags u64, address u64.
+        // struct uffd_msg: event u8, reserved to 8 bytes, then up to three u64 by event.
         let mut message = [0u8; 32];
         match nix::unistd::read(&self.0, &mut message) {
             Ok(32) => {}
@@ -115,7 +135,15 @@ impl Missing {
             Err(e) => return Err(e.into()),
         }
         let [event, ..] = message;
-        let address = message.get(16..).and_then(<[u8]>::first_chunk::<8>).map_or(0, |b| u64::from_le_bytes(*b));
-        Ok(Some(if event == 0x12 { Event::Fault(address & !(PAGE - 1)) } else { Event::Other }))
+        let word =
+            |at: usize| message.get(at..).and_then(<[u8]>::first_chunk::<8>).map_or(0, |b| u64::from_le_bytes(*b));
+        Ok(Some(match event {
+            FAULT => Event::Fault(word(16) & !(PAGE - 1)),
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+            FORK => Event::Fork(unsafe { OwnedFd::from_raw_fd(word(8) as u32 as i32) }.into()),
+            REMAP => Event::Moved { from: word(8), to: word(16), length: word(24) },
+            REMOVE | UNMAP => Event::Gone { start: word(8), end: word(16) },
+            other => return Err(io::Error::other(format!("event {other:#x} of userfaultfd is not known"))),
+        }))
     }
 }
