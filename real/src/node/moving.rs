@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::hold::Held;
 use super::lock;
 use super::uffd::{Event, Missing};
-use crate::ops::OpError;
+use crate::ops::{Give, OpError};
 
 /// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
 const LOOK: u8 = 2;
@@ -120,10 +120,7 @@ impl Task {
 ///
 /// # Errors
 /// Of `unpack`, or of a process that ended too soon.
-pub fn fill(
-    held: &Held,
-    unpack: &dyn Fn(&(dyn Fn(u64, &[Page]) -> Result<(), OpError> + Sync)) -> Result<(), OpError>,
-) -> Result<(), OpError> {
+pub fn fill(held: &Held, unpack: &dyn Fn(&Give<'_>) -> Result<(), OpError>) -> Result<(), OpError> {
     let all = Mutex::new(held.tasks().to_vec());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
