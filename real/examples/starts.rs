@@ -73,6 +73,9 @@ impl Plain {
         let pid = child.id().to_string();
         let done =
             Command::new(&plain.criu).args(["dump", "-t", &pid, "-D"]).arg(plain.folder.join("images")).status()?;
+        if !done.success() {
+            child.kill()?;
+        }
         child.wait()?;
         if done.success() { Ok(plain) } else { Err("CRIU could not dump".into()) }
     }
