@@ -339,8 +339,7 @@ impl Engine {
     }
 
     /// Tells the engine what happened at `now`.
-    // A world mostly knows which input it tells: there the match is none.
-    #[inline(always)]
+    #[inline]
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Arrived { request, function } => self.arrived(now, request, function),
