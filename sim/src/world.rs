@@ -245,14 +245,14 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         c.arrived == c.answered + c.dropped + c.failed
     }
 
-    #[inline]
+    #[inline(always)]
     fn tell(&mut self, now: Instant, input: Input) -> Result<(), SimError> {
         self.watch.input(now, &input)?;
         self.engine.handle(now, input);
         self.carry_out(now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn carry_out(&mut self, now: Instant) -> Result<(), SimError> {
         while let Some(action) = self.engine.poll_action() {
             self.watch.action(now, &action)?;

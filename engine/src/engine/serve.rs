@@ -133,8 +133,9 @@ impl Engine {
         self.assign(now, slot, request, waiting, StartKind::Warm);
         self.enter(slot, State::Running, now);
         self.settle_list(slot);
-        let Sandbox { node, function, .. } = self.sandboxes[slot];
-        self.actions.push_back(Action::Run { sandbox: self.id(slot), node, function, request });
+        let Sandbox { node, function, generation, .. } = self.sandboxes[slot];
+        let sandbox = SandboxId { generation, slot: slot as u32 };
+        self.actions.push_back(Action::Run { sandbox, node, function, request });
     }
 
     fn try_dedup(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
