@@ -71,7 +71,7 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// Hint: `value` will be added soon.
     #[inline]
-    pub fn expect(&self, value: Duration) {
+    pub fn ask_for(&self, value: Duration) {
         ahead::fetch(&self.counts, Self::bucket(value.as_micros()).wrapping_sub(self.first as usize));
     }
 

@@ -210,8 +210,8 @@ impl Metrics {
     fn answer(&mut self, new: Answer) {
         ahead::fetch(&self.functions, new.function as usize);
         let half_way = self.on_their_way[(self.answers + ON_THEIR_WAY / 2) % ON_THEIR_WAY];
-        self.functions[half_way.function as usize].latency.expect(half_way.latency);
-        self.latency.expect(half_way.latency);
+        self.functions[half_way.function as usize].latency.ask_for(half_way.latency);
+        self.latency.ask_for(half_way.latency);
         let last = std::mem::replace(&mut self.on_their_way[self.answers % ON_THEIR_WAY], new);
         if self.answers >= ON_THEIR_WAY {
             self.arrive(last);
