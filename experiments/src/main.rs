@@ -12,6 +12,7 @@ mod figures;
 mod output;
 mod pipeline;
 mod profiles;
+mod rdma_cmd;
 mod reference;
 mod report;
 mod run;
@@ -97,6 +98,11 @@ enum Command {
     Dedup(dedup_cmd::DedupCmd),
     /// Measure how fast this build is on this machine, and against an earlier one.
     Bench(bench::BenchArgs),
+    /// How fast base pages can be read from other nodes.
+    #[command(subcommand)]
+    Rdma(rdma_cmd::RdmaCmd),
+    /// Measure this hardware for the simulator.
+    Measure(rdma_cmd::MeasureArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -185,6 +191,8 @@ fn main() -> ExitCode {
             Err(e) => Err(Failure::Run(e)),
         },
         Command::Dedup(cmd) => dedup_cmd::run(&cmd, &out).map_err(Failure::Input),
+        Command::Rdma(cmd) => rdma_cmd::run(&cmd, &out).map_err(Failure::Input),
+        Command::Measure(args) => rdma_cmd::measure(&args, &out).map_err(Failure::Input),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "medes", &mut text);

@@ -22,7 +22,7 @@ use std::time::Instant;
 use medes_engine::id::NodeId;
 
 pub use buffer::Buffer;
-pub use plan::{Part, PlannedRead, ReadLimits, plan};
+pub use plan::{PAGE, Part, PlannedRead, ReadLimits, plan};
 pub use secret::Secret;
 
 use crate::memory::SharedMemory;

@@ -5,7 +5,7 @@ use medes_engine::units::PAGE_BYTES;
 use super::PageRun;
 
 /// Bytes of a page.
-pub(super) const PAGE: u64 = PAGE_BYTES as u64;
+pub const PAGE: u64 = PAGE_BYTES as u64;
 
 /// What one read may be.
 #[derive(Clone, Copy, Debug)]
