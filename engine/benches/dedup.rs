@@ -175,7 +175,7 @@ fn index(c: &mut Criterion) {
 fn codecs(c: &mut Criterion) {
     for pair in pairs() {
         let (layout, of_base) = (Layout::of(&pair.image), Layout::of(&pair.base));
-        let alignment = Alignment::new(&pair.image, &layout, &pair.base, &of_base, true);
+        let alignment = Alignment::new(&pair.image, &layout, &of_base, true);
         let moved = |n: u64| -> Option<(Page, Page)> {
             let at = alignment.place(n)?;
             let (page, mut base) = (*pair.image.page(n)?, *pair.base.page(at.into())?);

@@ -94,7 +94,7 @@ fn whole(set: &BaseSet, of: &Path, image: &Image) {
     let packed = pack(image, set, &Options { coding: Coding::Auto { budget_ns: Some(0) }, ..Options::default() });
     let packed = packed.expect("packs");
     let file = DedupFile::open("packed", &packed.file).expect("opens");
-    unpack_to(&file, &LocalBases::new(&[&set.bases()[0].image]), 2, &dir).expect("unpacks");
+    unpack_to(&file, &LocalBases::new(&[set.bases()[0].image().expect("at hand")]), 2, &dir).expect("unpacks");
     for entry in std::fs::read_dir(of).expect("the dump").map(|e| e.expect("an entry")) {
         let back = std::fs::read(dir.join(entry.file_name())).expect("the file again");
         assert!(back == std::fs::read(entry.path()).expect("the file"), "{:?} differs", entry.file_name());

@@ -35,5 +35,5 @@ fuzz_target!(|data: &[u8]| {
     image.at(Owner::Process(0), 0x1000);
     let layout = Layout::of(&image);
     layout.canonical(0)(0x2000);
-    assert!(Alignment::new(&image, &layout, &image, &layout, true).is_still());
+    assert!(Alignment::new(&image, &layout, &layout, true).is_still());
 });

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 
+use medes_engine::dedup::{Page, as_pages};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -59,6 +60,27 @@ impl SharedMemory {
     /// The file behind it.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// A file of memory (tmpfs or memfd), mapped where it lies: no copy is made. Nobody may write to the file any more or make it shorter.
+    ///
+    /// # Errors
+    /// The file is empty, or cannot be mapped for writing too, as devices need it.
+    pub fn of_file(file: File) -> io::Result<Self> {
+        let bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        if bytes == 0 {
+            return Err(io::Error::other("the file is empty"));
+        }
+        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
+        map.advise(Advice::DontFork)?;
+        Ok(Self { map, file })
+    }
+
+    /// The whole pages.
+    pub fn pages(&self) -> &[Page] {
+        // SAFETY: mapped and readable for `len` bytes as long as `self`; who writes (`bytes_mut`) has it alone. Memory of a file is
+        // not written to any more (`of_file`).
+        as_pages(unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) })
     }
 
     /// The bytes, for the only holder.

@@ -21,12 +21,16 @@
 //!
 //! Left out: pointers that are packed, compressed or mangled, and regions that two images fill differently.
 
+mod message;
+
 use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Page;
 use super::image::{Image, Mapping, MappingKind, Owner, PAGE};
+
+pub use message::BadLayout;
 
 /// A range of addresses that moves as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,11 @@ impl Layout {
         let places = image.places();
         let process = places.iter().map(|p| if let Owner::Process(i) = p.owner { i } else { u32::MAX }).collect();
         Self { spaces, process, address: places.iter().map(|p| p.address).collect() }
+    }
+
+    /// Pages of the image.
+    pub fn pages(&self) -> u64 {
+        self.process.len() as u64
     }
 
     fn space(&self, page: u64) -> Option<&Space> {
@@ -349,13 +358,13 @@ const PIECE: u64 = 16 * PAGE;
 impl Alignment {
     /// Lays an image over a base. Without `relocate`, pointers stay as they are and pages are paired by equal
     /// address (raw pages: by number).
-    pub fn new(image: &Image, layout: &Layout, base: &Image, base_layout: &Layout, relocate: bool) -> Self {
+    pub fn new(image: &Image, layout: &Layout, base_layout: &Layout, relocate: bool) -> Self {
         let mut out = Self { relocations: Vec::new(), process: base_layout.process.clone(), place: Vec::new() };
         if relocate {
             let pairs = base_layout.spaces.iter().zip(&layout.spaces);
             out.relocations = pairs.map(|(base, image)| relocation(shifts_between(base, image))).collect();
         }
-        out.pair(image, base, base_layout);
+        out.pair(image, base_layout);
         out
     }
 
@@ -388,7 +397,7 @@ impl Alignment {
     /// Corrects the shifts by pages that were found to have the same content: pairs (page of the image, page of the
     /// base). Sixteen pages of the base move together, by what most of their pairs say if two at least agree; without pairs, as the
     /// piece before them in their region, or else as the region.
-    pub fn learn(&mut self, pairs: &[(u64, u32)], image: &Image, layout: &Layout, base: &Image, base_layout: &Layout) {
+    pub fn learn(&mut self, pairs: &[(u64, u32)], image: &Image, layout: &Layout, base_layout: &Layout) {
         // (process, piece) -> shift -> votes
         let mut votes: BTreeMap<(u32, u64), BTreeMap<u64, u32>> = BTreeMap::new();
         for (page, of_base) in pairs {
@@ -431,13 +440,13 @@ impl Alignment {
             }
             self.relocations[process] = relocation(join(shifts));
         }
-        self.pair(image, base, base_layout);
+        self.pair(image, base_layout);
     }
 
     /// Finds the base page at the place of every page of the image.
-    fn pair(&mut self, image: &Image, base: &Image, base_layout: &Layout) {
+    fn pair(&mut self, image: &Image, base_layout: &Layout) {
         self.place = vec![NOWHERE; image.pages() as usize];
-        for n in 0..base.pages().min(u64::from(NOWHERE)) {
+        for n in 0..base_layout.pages().min(u64::from(NOWHERE)) {
             let process = self.process.get(n as usize).copied().unwrap_or(u32::MAX);
             let to = if process == u32::MAX {
                 // Pages without an address, of images that have none at all.

@@ -4,6 +4,7 @@
 //! connection and one-sided reads can all serve them. Every page is compared with its checksum before it is given out. A
 //! wrong base, a flipped bit, a run that is missing end in an error that names the page; never in wrong memory.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ use super::{Page, ZERO_PAGE, checksum, vector};
 use crate::units::PAGE_BYTES;
 
 /// Adjacent pages of a base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
     /// The base, by its position in the dedup file.
     pub base: u32,
@@ -28,6 +29,29 @@ pub struct Run {
     pub first: u32,
     /// How many, at least one.
     pub pages: u32,
+}
+
+impl Run {
+    /// The fewest runs that have some pages (base, number), ascending.
+    pub fn join(mut pages: Vec<(u32, u32)>) -> Vec<Self> {
+        pages.sort_unstable();
+        let mut out: Vec<Self> = Vec::new();
+        for (base, page) in pages {
+            match out.last_mut() {
+                Some(r) if r.base == base && page - r.first < r.pages => {}
+                Some(r) if r.base == base && page - r.first == r.pages => r.pages += 1,
+                _ => out.push(Self { base, first: page, pages: 1 }),
+            }
+        }
+        out
+    }
+
+    /// Position of a page in the pages of ascending runs that lie behind one another.
+    pub fn position(runs: &[Self], starts: &[usize], base: u32, page: u32) -> Option<usize> {
+        let at = runs.partition_point(|r| (r.base, r.first) <= (base, page)).checked_sub(1)?;
+        let run = runs.get(at).filter(|r| r.base == base && page - r.first < r.pages)?;
+        Some(starts.get(at)? + (page - run.first) as usize)
+    }
 }
 
 /// A run that could not be had.
@@ -42,12 +66,27 @@ pub struct FetchError {
 
 /// Whoever has the base pages.
 pub trait BasePages: Sync {
-    /// Gives the pages of every run, in order. They may lie in the provider's own memory or be written to
+    /// Gives the pages of every run, in order. They may lie in the provider's own memory or in
     /// `scratch`, which the caller keeps for the next call. A slice of the wrong length counts as missing.
     ///
     /// # Errors
     /// The first run that cannot be had.
-    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Vec<Page>) -> Result<Vec<&'a [Page]>, FetchError>;
+    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Scratch) -> Result<Vec<&'a [Page]>, FetchError>;
+}
+
+/// Memory that a caller keeps for a provider of base pages between its calls, of whatever kind the provider needs.
+#[derive(Default)]
+pub struct Scratch(Option<Box<dyn Any + Send>>);
+
+impl Scratch {
+    /// What the provider left here, or new.
+    pub fn of<T: Default + Send + 'static>(&mut self) -> &mut T {
+        if !self.0.as_ref().is_some_and(|kept| kept.is::<T>()) {
+            self.0 = None;
+        }
+        let kept = self.0.get_or_insert_with(|| Box::new(T::default()));
+        kept.downcast_mut().expect("made with this type above")
+    }
 }
 
 /// Base pages in open images.
@@ -101,7 +140,7 @@ impl<'a> LocalBases<'a> {
 }
 
 impl BasePages for LocalBases<'_> {
-    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Vec<Page>) -> Result<Vec<&'a [Page]>, FetchError> {
+    fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Scratch) -> Result<Vec<&'a [Page]>, FetchError> {
         let missing = |run: &Run, reason: &str| FetchError { run: *run, reason: reason.into() };
         let image = |run: &Run| {
             let image = self.images.get(run.base as usize).copied().flatten();
@@ -119,6 +158,7 @@ impl BasePages for LocalBases<'_> {
             return runs.iter().map(|r| Ok(image(r)?.run(r.first.into(), r.pages.into()))).collect();
         }
         // A run over the border of two pages files: copy.
+        let scratch: &mut Vec<Page> = scratch.of();
         scratch.clear();
         for run in runs {
             let image = image(run)?;
@@ -207,24 +247,14 @@ pub enum UnpackError {
 /// The memory of one thread that unpacks.
 struct Worker {
     codecs: Codecs,
-    scratch: Vec<Page>,
+    scratch: Scratch,
     relocated: Page,
     recent: Recent,
 }
 
 /// The base pages of a block as runs, by base and number.
 fn runs(entries: &[Entry]) -> Vec<Run> {
-    let mut pages: Vec<(u32, u32)> = entries.iter().filter(|e| e.method.needs_base()).map(|e| e.base).collect();
-    pages.sort_unstable();
-    let mut out: Vec<Run> = Vec::new();
-    for (base, page) in pages {
-        match out.last_mut() {
-            Some(r) if r.base == base && page - r.first < r.pages => {}
-            Some(r) if r.base == base && page - r.first == r.pages => r.pages += 1,
-            _ => out.push(Run { base, first: page, pages: 1 }),
-        }
-    }
-    out
+    Run::join(entries.iter().filter(|e| e.method.needs_base()).map(|e| e.base).collect())
 }
 
 impl Worker {
@@ -341,12 +371,12 @@ pub fn unpack(
 ///
 /// # Errors
 /// The error of the first block that has one, of unpacking or of `give`.
-pub fn unpack_blocks(
+pub fn unpack_blocks<E: From<UnpackError> + Send>(
     file: &DedupFile<'_>,
     bases: &dyn BasePages,
     threads: usize,
-    give: impl Fn(u64, &[Page]) -> Result<(), UnpackError> + Sync,
-) -> Result<(), UnpackError> {
+    give: impl Fn(u64, &[Page]) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let buffers: Mutex<Vec<Vec<Page>>> = Mutex::new(Vec::new());
     first_error(threads, |worker| {
@@ -358,20 +388,21 @@ pub fn unpack_blocks(
         let pages = (file.pages() - first).min(BLOCK as u64) as usize;
         let spare = buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = spare.unwrap_or_else(|| vec![ZERO_PAGE; BLOCK]);
-        let done = worker.block(file, bases, i, &mut buffer[..pages]).and_then(|()| give(first, &buffer[..pages]));
+        let done = worker.block(file, bases, i, &mut buffer[..pages]).map_err(E::from);
+        let done = done.and_then(|()| give(first, &buffer[..pages]));
         buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         done.map(|()| Some(i)).map_err(|e| (i, e))
     })
 }
 
 /// Calls `step` from some threads until it has no more (`None`) or fails; of several errors the one of the first block.
-fn first_error(
+fn first_error<E: Send>(
     threads: usize,
-    step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, UnpackError)> + Sync,
-) -> Result<(), UnpackError> {
+    step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, E)> + Sync,
+) -> Result<(), E> {
     let run = || {
         let mut worker =
-            Worker { codecs: Codecs::default(), scratch: Vec::new(), relocated: ZERO_PAGE, recent: Recent::default() };
+            Worker { codecs: Codecs::default(), scratch: Scratch::default(), relocated: ZERO_PAGE, recent: Recent::default() };
         loop {
             match step(&mut worker) {
                 Ok(Some(_)) => {}
@@ -418,7 +449,7 @@ pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to
         outputs.push((first, first + f.pages, output, path));
         first += f.pages;
     }
-    unpack_blocks(file, bases, threads, |number, pages| {
+    unpack_blocks(file, bases, threads, |number, pages| -> Result<(), UnpackError> {
         let end = number + pages.len() as u64;
         for (first, past, output, path) in &outputs {
             let (from, until) = (number.max(*first), end.min(*past));

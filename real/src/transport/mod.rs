@@ -5,12 +5,17 @@
 //!
 //! | | reads | where |
 //! |---|---|---|
+//! | [`local`] | by a copy, or where they lie | the same node |
+//! | [`tcp`] | from a thread of the owner | everywhere |
 #![cfg_attr(feature = "rdma", doc = "| [`verbs`] | one-sided, by the RDMA devices of both nodes | feature `rdma` |")]
 #![cfg_attr(not(feature = "rdma"), doc = "| `verbs` | one-sided, by the RDMA devices of both nodes | feature `rdma` |")]
 
 mod buffer;
+pub mod local;
 mod plan;
+mod regions;
 mod secret;
+pub mod tcp;
 #[cfg(feature = "rdma")]
 pub mod verbs;
 
@@ -38,6 +43,14 @@ pub trait Transport: Send + Sync {
     /// Takes a region back. When this returns no peer reads it any more, and the transport has let go of its memory. False if it was not
     /// there (any more).
     fn withdraw(&self, region: &Region) -> bool;
+
+    /// Where peers reach this transport, as they need to be told; empty if they know it from the cluster file.
+    fn endpoint(&self) -> String {
+        String::new()
+    }
+
+    /// What [`Transport::endpoint`] says of a peer.
+    fn reach(&self, _peer: NodeId, _endpoint: &str) {}
 
     /// Memory for a restore, into which this transport reads without a copy.
     ///

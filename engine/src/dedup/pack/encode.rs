@@ -17,7 +17,7 @@ use crate::units::PAGE_BYTES;
 /// A page at the same place that differs in no more bytes than this is not searched for further.
 const NEAR: u32 = 256;
 /// Bases whose page at the same place is tried.
-const PLACES: usize = 4;
+pub(super) const PLACES: usize = 4;
 /// Of so many pages one is looked at to learn how the image lies to its bases; those between are settled when they are written.
 const SURVEYED: u64 = 2;
 /// No method that writes anything gets below this: a smaller patch need not be compared with others.
@@ -114,6 +114,9 @@ impl<'a> Searcher<'a> {
     }
 
     fn search(&mut self, n: u64, page: &Page, layout: &Layout) -> Found {
+        if let Some(found) = self.bases.found(n) {
+            return found;
+        }
         self.hashes.clear();
         self.hits.clear();
         self.votes.clear();
@@ -254,6 +257,10 @@ impl<'a> Encoder<'a> {
 
     /// What is found for some pages of block `i`: the page at the same place where that is near, or else by fingerprint.
     pub(super) fn survey(&mut self, i: usize) -> Vec<Found> {
+        if self.bases.source().is_some() {
+            // Everything was found elsewhere, and no base page is here yet.
+            return self.pages(i).map(|(n, _)| self.bases.found(n).unwrap_or_default()).collect();
+        }
         let mut out = Vec::with_capacity(BLOCK);
         let mut far = Vec::new();
         for (n, page) in self.pages(i) {
@@ -421,7 +428,7 @@ impl<'a> Encoder<'a> {
 
     /// A base page as it is after relocation.
     fn relocated(&mut self, base: usize, number: u32) -> Option<Chosen<'a>> {
-        let page = self.bases.bases().get(base)?.image.page(u64::from(number))?;
+        let page = self.bases.page(base, number)?;
         let page = match self.alignments.get(base)?.relocation(number) {
             None => Content::Plain(page),
             Some(relocation) => {
@@ -504,9 +511,9 @@ impl<'a> Encoder<'a> {
 
     /// Of everything that searching gives and the pages at the same place, the one with the smallest patch.
     fn best(&mut self, n: u64, page: &Page) -> Option<Chosen<'a>> {
-        self.searcher.search(n, page, self.layout);
+        let found = self.searcher.search(n, page, self.layout);
         let mut all: BTreeMap<(u32, u32), ()> = BTreeMap::new();
-        for at in self.searcher.votes.all() {
+        for at in self.searcher.votes.all().chain(found.best.into_iter().flatten()) {
             all.extend(self.bases.position(at.base).map(|b| ((b as u32, at.page), ())));
         }
         for (base, alignment) in self.alignments.iter().enumerate() {

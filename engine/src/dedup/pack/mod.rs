@@ -22,7 +22,7 @@
 mod base;
 mod encode;
 
-pub use base::{AddBaseError, Base, BaseSet, digest};
+pub use base::{AddBaseError, BATCH, Base, BaseSet, BaseSource, Findings, Fingerprints, digest, fingerprints};
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -36,6 +36,8 @@ use super::image::{Image, ImageError};
 use super::index::PageRef;
 use super::layout::{Alignment, Layout};
 use super::patch::Method;
+use super::unpack::{FetchError, Run};
+use super::zero;
 use crate::units::PAGE_BYTES;
 use prost::Message;
 
@@ -194,15 +196,27 @@ struct Found {
     near: bool,
 }
 
+/// Why an image could not be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The image's other files cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Base pages cannot be read.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
 /// Packs an image against bases.
 ///
 /// # Errors
-/// If the image's other files cannot be read.
-pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed, ImageError> {
+/// If the image's other files or base pages on other nodes cannot be read.
+pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed, PackError> {
     let attachments = attachments(image)?;
     let layout = Layout::of(image);
     let mut alignments: Vec<Alignment> =
-        bases.bases().iter().map(|b| Alignment::new(image, &layout, &b.image, &b.layout, bases.relocates())).collect();
+        bases.bases().iter().map(|b| Alignment::new(image, &layout, &b.layout, bases.relocates())).collect();
     let blocks = (image.pages() as usize).div_ceil(BLOCK);
     let need_place = matches!(options.choose, Choose::Nearest | Choose::Best);
     let codes_alone = matches!(options.coding, Coding::One(m) if !m.needs_base());
@@ -227,10 +241,13 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
             }
         }
         for ((alignment, base), pairs) in alignments.iter_mut().zip(bases.bases()).zip(&pairs) {
-            alignment.learn(pairs, image, &layout, &base.image, &base.layout);
+            alignment.learn(pairs, image, &layout, &base.layout);
         }
     }
     let alignments = &alignments;
+    if let Some(source) = bases.source().filter(|_| !codes_alone) {
+        source.fetch(&wanted(image, bases, if need_place { alignments } else { &[] }))?;
+    }
     let encode = |options: &Options| -> (Vec<BlockOut>, Bounds) {
         let out = each(
             blocks,
@@ -265,6 +282,18 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
 
 /// Nominal time for a page in which nearly everything can be tried, ns.
 const ENOUGH_NS: u32 = 20_000;
+
+/// The base pages that encoding will look at, where they have to be read: found, or at the same place.
+fn wanted(image: &Image, bases: &BaseSet, alignments: &[Alignment]) -> Vec<Run> {
+    let mut pages: Vec<(u32, u32)> = Vec::new();
+    for n in (0..image.pages()).filter(|n| image.page(*n).is_some_and(|p| !zero::is_zero(p))) {
+        let found = bases.found(n).unwrap_or_default().best.into_iter().flatten();
+        pages.extend(found.filter_map(|p| Some((bases.position(p.base)? as u32, p.page))));
+        let places = (0..).zip(alignments.iter().take(encode::PLACES));
+        pages.extend(places.filter_map(|(base, a)| Some((base, a.place(n)?))));
+    }
+    Run::join(pages)
+}
 
 /// Runs `work` for 0..n on some threads, each with a state of its own, and gives the results in order.
 pub(super) fn each<S, T: Send>(
@@ -355,7 +384,7 @@ fn assemble(
             .bases()
             .iter()
             .take_while(|_| report.referring > 0)
-            .map(|b| BaseEntry { name: b.image.name().into(), pages: b.image.pages(), digest: b.digest })
+            .map(|b| BaseEntry { name: b.name.clone(), pages: b.layout.pages(), digest: b.digest })
             .collect(),
         blocks: Vec::new(),
         moves: alignments

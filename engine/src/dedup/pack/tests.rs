@@ -7,7 +7,7 @@ use prost::Message;
 use super::*;
 use crate::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use crate::dedup::image::{Blob, Folder};
-use crate::dedup::unpack::{BasePages, FetchError, LocalBases, Run, UnpackError, unpack};
+use crate::dedup::unpack::{BasePages, FetchError, LocalBases, Run, Scratch, UnpackError, unpack};
 use crate::dedup::{Page, ZERO_PAGE, file::DedupFile};
 
 fn noise(seed: u64) -> Page {
@@ -65,7 +65,7 @@ fn set(bases: &[&[Page]], relocate: bool) -> BaseSet {
 
 fn restore(packed: &Packed, set: &BaseSet, threads: usize) -> Result<Vec<Page>, UnpackError> {
     let file = DedupFile::open("test", &packed.file)?;
-    let images: Vec<&Image> = set.bases().iter().map(|b| &b.image).collect();
+    let images: Vec<&Image> = set.bases().iter().filter_map(|b| b.image()).collect();
     let mut out = vec![noise(77); file.pages() as usize];
     unpack(&file, &LocalBases::new(&images), threads, &mut out).map(|()| out)
 }
@@ -168,7 +168,7 @@ fn another_base_is_an_error_that_names_the_page() {
 struct Lossy<'a>(&'a Image, bool);
 
 impl BasePages for Lossy<'_> {
-    fn fetch<'a>(&'a self, runs: &[Run], _: &'a mut Vec<Page>) -> Result<Vec<&'a [Page]>, FetchError> {
+    fn fetch<'a>(&'a self, runs: &[Run], _: &'a mut Scratch) -> Result<Vec<&'a [Page]>, FetchError> {
         let mut out: Vec<&[Page]> = runs.iter().map(|r| self.0.run(r.first.into(), r.pages.into())).collect();
         if self.1 {
             let run = *runs.last().unwrap();
@@ -185,7 +185,7 @@ fn a_missing_run_is_an_error_that_names_the_pages() {
     let set = set(&[&base], false);
     let packed = pack(&Image::from_pages("image", &base), &set, &Options::default()).unwrap();
     let file = DedupFile::open("f", &packed.file).unwrap();
-    let image = &set.bases()[0].image;
+    let image = set.bases()[0].image().unwrap();
     let mut out = vec![ZERO_PAGE; 9];
     for (late, says) in [(true, "timed out"), (false, "0 pages came")] {
         let error = unpack(&file, &Lossy(image, late), 1, &mut out).unwrap_err().to_string();
