@@ -80,15 +80,17 @@ impl Peers {
         self.conclude(connection, region, done, deadline)
     }
 
-    /// Takes down where an owner answers. The cluster file says on which host; on this one any port will do.
-    pub fn reach(&self, peer: NodeId, address: SocketAddr) {
-        let known = self.settings.peers.get(&peer);
-        if address.ip().is_loopback() || known.is_some_and(|a| a.ip() == address.ip()) {
-            let mut peers = self.lock();
-            let entry = peers.entry(peer).or_default();
-            if entry.address != Some(address) {
-                *entry = Peer { address: Some(address), ..Peer::default() };
-            }
+    /// Takes down where an owner answers. Of one in the cluster file only the port is news; any other must be on this host.
+    pub fn reach(&self, peer: NodeId, mut address: SocketAddr) {
+        match self.settings.peers.get(&peer) {
+            Some(known) => address.set_ip(known.ip()),
+            None if address.ip().is_loopback() => {}
+            None => return,
+        }
+        let mut peers = self.lock();
+        let entry = peers.entry(peer).or_default();
+        if entry.address != Some(address) {
+            *entry = Peer { address: Some(address), ..Peer::default() };
         }
     }
 
