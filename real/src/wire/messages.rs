@@ -68,6 +68,8 @@ pub enum OrderKind {
     GiveUp = 6,
     /// `Done`.
     Purge = 7,
+    /// `Done`: every sandbox is purged; the run is over.
+    End = 8,
 }
 
 /// One thing to do.
@@ -100,6 +102,9 @@ pub struct Order {
     /// Reduce to the first image; begin with what is there.
     #[prost(bool, tag = "9")]
     pub again: bool,
+    /// All orders below this are answered: their answers need not be kept.
+    #[prost(uint64, tag = "10")]
+    pub settled: u64,
 }
 
 /// What an agent says.
@@ -111,7 +116,7 @@ pub struct Said {
     /// On its own account; also the sign of life.
     #[prost(message, optional, tag = "2")]
     pub memory: Option<Memory>,
-    /// Seconds are counted from the agent's start; the last order received when it was said.
+    /// With `memory`: the last order that was received when measuring began.
     #[prost(uint64, tag = "3")]
     pub received: u64,
 }

@@ -49,7 +49,9 @@ pub fn answer(secret: Option<&Secret>, hello: &Hello, nonce: &[u8], incarnation:
 
 /// Whether an agent knows the secret; any does where there is none.
 pub fn knows(secret: Option<&Secret>, hello: &Hello, welcome: &Welcome) -> bool {
-    secret.is_none_or(|s| s.sealed("agent", &words(hello, &welcome.nonce, welcome.incarnation), &welcome.seal) && welcome.seal.len() == 32)
+    secret.is_none_or(|s| {
+        s.sealed("agent", &words(hello, &welcome.nonce, welcome.incarnation), &welcome.seal) && welcome.seal.len() == 32
+    })
 }
 
 impl Token {
@@ -76,12 +78,14 @@ impl Token {
     /// `unauthenticated`.
     pub fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let given = request.metadata().get(KEY).map(|v| v.as_bytes()).unwrap_or_default();
-        let same = given.len() == self.0.len()
-            && given.iter().zip(self.0.as_bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
+        let same =
+            given.len() == self.0.len() && given.iter().zip(self.0.as_bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
         if self.0.is_empty() || same {
             Ok(())
         } else {
-            Err(Status::unauthenticated("the call is not sealed with the cluster's secret; give all the same MEDES_SECRET"))
+            Err(Status::unauthenticated(
+                "the call is not sealed with the cluster's secret; give all the same MEDES_SECRET",
+            ))
         }
     }
 }
