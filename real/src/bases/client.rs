@@ -7,8 +7,8 @@ use tokio_stream::StreamExt;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use super::index::{IndexError, Named, PageIndex};
 use super::in_time;
+use super::index::{IndexError, Named, PageIndex};
 use crate::ops::OpError;
 use crate::wire::controller_client::ControllerClient;
 use crate::wire::seal::Token;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use medes_engine::config::DedupScope;
+use medes_engine::config::{Config, DedupScope};
 use medes_engine::dedup::choose::{BaseInfo, Votes, Weights, reference};
 use medes_engine::dedup::fingerprint::{ChunkHash, MOST_CHUNKS};
 use medes_engine::dedup::index::{BaseSlot, PageRef, SharedIndex};
@@ -41,6 +41,16 @@ pub struct IndexSettings {
 impl Default for IndexSettings {
     fn default() -> Self {
         Self { weights: None, scope: DedupScope::Cluster, owners: BTreeMap::new(), most_entries: 1 << 27 }
+    }
+}
+
+impl IndexSettings {
+    /// Those of a run.
+    pub fn of(config: &Config) -> Self {
+        let [dup, refcount, local] = config.basechoice;
+        // All weights zero: nothing to score by, so votes.
+        let weights = (config.basechoice != [0.0; 3]).then_some(Weights { dup, refcount, local });
+        Self { weights, scope: config.dedup_scope, ..Self::default() }
     }
 }
 

@@ -18,7 +18,10 @@ fn part(first: u64, pages: &[&[u64]]) -> RegisterPart {
 }
 
 fn packed(pages: &[&[u64]]) -> (Vec<u8>, Vec<u8>) {
-    (pages.iter().map(|p| p.len() as u8).collect(), pages.iter().flat_map(|p| p.iter()).flat_map(|h| h.to_le_bytes()).collect())
+    (
+        pages.iter().map(|p| p.len() as u8).collect(),
+        pages.iter().flat_map(|p| p.iter()).flat_map(|h| h.to_le_bytes()).collect(),
+    )
 }
 
 fn enter(index: &PageIndex, slot: u32, node: u32, pages: &[&[u64]]) {
@@ -47,13 +50,10 @@ fn pages_with_most_hashes_in_common_come_first_and_of_equals_the_nearest() {
     let index = PageIndex::default();
     enter(&index, 1, 0, &[&[10, 11, 12], &[], &[20, 21]]);
     enter(&index, 2, 1, &[&[10, 11, 99], &[20, 21]]);
-    assert_eq!(ask(&index, 0, &[&[10, 11, 12], &[10, 99, 11], &[20, 21], &[7], &[]]), [
-        Some((1, 0)),
-        Some((2, 0)),
-        Some((1, 2)),
-        None,
-        None
-    ]);
+    assert_eq!(
+        ask(&index, 0, &[&[10, 11, 12], &[10, 99, 11], &[20, 21], &[7], &[]]),
+        [Some((1, 0)), Some((2, 0)), Some((1, 2)), None, None]
+    );
     assert_eq!(ask(&index, 1, &[&[20, 21]]), [Some((2, 1))]);
     index.refer(id(1), 3);
     assert_eq!(ask(&index, 7, &[&[20, 21]]), [Some((1, 2))], "local to neither: more depend on the first");

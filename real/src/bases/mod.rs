@@ -22,6 +22,7 @@ pub mod service;
 mod unpack;
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -37,8 +38,10 @@ use medes_engine::id::{NodeId, SandboxId};
 use crate::memory::SharedMemory;
 use crate::ops::{Bases, OpError, Packed, Registered, Unpacked};
 use crate::settings::Settings;
-use crate::transport::{Region, Transport};
-use client::IndexClient;
+use crate::transport::tcp::{self, Tcp};
+use crate::transport::{Region, Secret, Transport};
+use crate::wire::seal::Token;
+use client::{GrpcIndex, IndexClient};
 
 /// Nominal time that packing spends on a page beyond its byte difference, ns.
 const BUDGET_NS: u32 = 4_000;
@@ -61,7 +64,7 @@ pub struct PackSettings {
 }
 
 /// Settings that cannot be followed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PackSettingsError {
     /// Too many or too few chunks.
     #[error(transparent)]
@@ -104,6 +107,26 @@ impl PackSettings {
     }
 }
 
+/// How an agent asks the controller.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// What its calls carry.
+    pub token: Token,
+    /// Where they run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// Where an agent serves base pages, and to whom.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Address and port; port 0 takes any that is free, of which readers hear from the controller.
+    pub listen: SocketAddr,
+    /// All agents, as the cluster file says; without one only agents of this host read here.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// What the cluster shares; without it the number of the run, which is random, takes its place.
+    pub secret: Option<Secret>,
+}
+
 /// Base pages of the cluster, as one agent has them.
 pub struct ClusterBases {
     node: NodeId,
@@ -130,6 +153,21 @@ impl ClusterBases {
         settings: PackSettings,
     ) -> Self {
         Self { node, transport, client, settings, own: Mutex::default() }
+    }
+
+    /// For an agent of a cluster: over TCP, with the controller of its settings.
+    ///
+    /// # Errors
+    /// Settings that cannot be followed, or an address that cannot be used.
+    pub fn connect(settings: &Settings, node: NodeId, link: Link, place: Place) -> Result<Self, OpError> {
+        let pack = PackSettings::of(settings).map_err(|e| OpError::Controller(format!("its settings: {e}")))?;
+        let io = |e: std::io::Error| OpError::Io { path: place.listen.to_string(), reason: e.to_string() };
+        let listener = TcpListener::bind(place.listen).map_err(io)?;
+        // Without a secret, whoever the controller told of this run.
+        let secret = place.secret.clone().unwrap_or_else(|| Secret::new(&format!("run {:016x}", settings.epoch)));
+        let transport = Tcp::start(node, listener, tcp::Settings::new(place.peers.clone(), secret)).map_err(io)?;
+        let client = GrpcIndex::new(&settings.controller, link.token, link.runtime)?;
+        Ok(Self::new(node, Arc::new(transport), client, pack))
     }
 
     fn own(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Own>> {

@@ -57,8 +57,7 @@ mod tests {
     fn a_name_is_read_back() {
         for endpoint in ["127.0.0.1:4000", ""] {
             let region = Region { owner: NodeId(3), incarnation: u64::MAX, address: 4096, key: 0, pages: 7 };
-            let name =
-                BaseName { id: SandboxId { generation: 2, slot: 5 }, region, endpoint: endpoint.into() };
+            let name = BaseName { id: SandboxId { generation: 2, slot: 5 }, region, endpoint: endpoint.into() };
             assert_eq!(name.to_string().parse::<BaseName>().unwrap(), name);
         }
         for bad in ["", "base", "1 2 3 4 5 6", "1 2 3 4 5 100000000 x", "1 2 3 4 z 6 x"] {

@@ -76,13 +76,7 @@ impl ClusterBases {
     }
 
     /// Asks the controller for base pages.
-    fn find(
-        &self,
-        image: &Image,
-        function: &str,
-        times: &mut PackTimes,
-        deadline: Instant,
-    ) -> Result<Found, OpError> {
+    fn find(&self, image: &Image, function: &str, times: &mut PackTimes, deadline: Instant) -> Result<Found, OpError> {
         let started = Instant::now();
         let layout = Layout::of(image);
         let taken =

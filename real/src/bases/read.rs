@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use medes_engine::dedup::unpack::{BasePages, FetchError, Run, Scratch};
 use medes_engine::dedup::pack::BaseSource;
+use medes_engine::dedup::unpack::{BasePages, FetchError, Run, Scratch};
 use medes_engine::dedup::{Page, as_pages};
 use medes_engine::units::PAGE_BYTES;
 
@@ -152,7 +152,9 @@ impl Reader {
 /// What a failed read means for whoever needs the base.
 fn explain(name: &BaseName, error: &TransportError) -> OpError {
     match error {
-        TransportError::Timeout { peer } => OpError::Late { what: format!("reading pages of base {} from {peer}", name.id) },
+        TransportError::Timeout { peer } => {
+            OpError::Late { what: format!("reading pages of base {} from {peer}", name.id) }
+        }
         other => OpError::BaseLost { base: name.id, reason: other.to_string() },
     }
 }

@@ -53,7 +53,10 @@ impl Transport for Local {
         region.check(runs, into.len())?;
         let peer = region.owner;
         if peer != self.node {
-            return Err(TransportError::Failed { peer, reason: "not this node, which is all that `local` reads".into() });
+            return Err(TransportError::Failed {
+                peer,
+                reason: "not this node, which is all that `local` reads".into(),
+            });
         }
         if Instant::now() >= deadline {
             return Err(TransportError::Timeout { peer });

@@ -118,7 +118,9 @@ impl Regions {
         let (until, mut hurry) = (Instant::now() + patience, Some(hurry));
         while table.published.get(&region.address).is_some_and(|p| p.readings > 0) {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() && let Some(hurry) = hurry.take() {
+            if left.is_zero()
+                && let Some(hurry) = hurry.take()
+            {
                 drop(table);
                 hurry();
                 table = self.lock();

@@ -297,13 +297,17 @@ pub struct LookupAnswer {
     /// Number of the first page.
     #[prost(uint64, tag = "1")]
     pub first: u64,
-    /// For each page 1 + the position of its base in what this stream has named so far, or 0 for none; 2 bytes, little-endian.
+    /// For each candidate 1 + the position of its base in what this stream has named so far, or 0 for none; 2 bytes, little-endian. The
+    /// candidates of a page follow each other, the best first.
     #[prost(bytes = "vec", tag = "2")]
     pub bases: Vec<u8>,
-    /// For each page its base page's number, 4 bytes, little-endian; anything for none.
+    /// For each candidate the base page's number, 4 bytes, little-endian; anything for none.
     #[prost(bytes = "vec", tag = "3")]
     pub pages: Vec<u8>,
     /// Bases that this answer names first.
     #[prost(message, repeated, tag = "4")]
     pub heads: Vec<BaseHead>,
+    /// Candidates of each page; 0 counts as 1.
+    #[prost(uint32, tag = "5")]
+    pub per_page: u32,
 }

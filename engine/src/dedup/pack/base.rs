@@ -197,9 +197,9 @@ impl BaseSet {
         let slot = self.index.add_base().map_err(|source| AddBaseError::Full { name: name(), source })?;
         let layout = Arc::new(Layout::of(&image));
         for batch in fingerprints(&image, &layout, &self.fingerprinter, self.relocate, threads) {
-            let entries = batch.iter().flat_map(|(n, hashes)| {
-                hashes.iter().map(move |h| (*h, PageRef { base: slot, page: n as u32 }))
-            });
+            let entries = batch
+                .iter()
+                .flat_map(|(n, hashes)| hashes.iter().map(move |h| (*h, PageRef { base: slot, page: n as u32 })));
             self.index.insert(&entries.collect::<Vec<_>>());
         }
         let digest = digest(&image);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,9 +13,9 @@ use medes_engine::id::NodeId;
 use super::Settings;
 use super::stream::Stream;
 use super::wire::{self, FRAME, GREETING, Greeting, Nonce, REQUEST, RUN, Refusal, Status};
+use crate::memory::SharedMemory;
 use crate::transport::regions::Regions;
 use crate::transport::{PageRun, PublishError, Region};
-use crate::memory::SharedMemory;
 
 /// Connections served at once; each has a thread, which nearly always sleeps.
 const MOST_CONNECTIONS: usize = 512;
@@ -182,12 +182,17 @@ fn serve(shared: &Shared, number: u64, socket: TcpStream, from: SocketAddr) -> i
 }
 
 fn admit(shared: &Shared, greeting: &[u8; GREETING], nonce: &Nonce, from: SocketAddr) -> Result<Greeting, Refusal> {
-    // Who comes over the loopback interface is a process of this host, whatever its cluster file calls it.
     let Settings { peers, secret, .. } = &shared.settings;
     let greeting = Greeting::open(greeting, secret, nonce)?;
-    let at = from.ip().to_canonical();
-    let known = at.is_loopback() || peers.get(&greeting.reader).is_some_and(|a| a.ip() == at);
-    if greeting.owner != shared.node || !known { Err(Refusal::Stranger) } else { Ok(greeting) }
+    let known = greeting.owner == shared.node && is_of_cluster(peers, greeting.reader, from.ip());
+    if known { Ok(greeting) } else { Err(Refusal::Stranger) }
+}
+
+/// Whether a node that knows the secret may read from where it comes.
+fn is_of_cluster(peers: &BTreeMap<NodeId, SocketAddr>, reader: NodeId, from: IpAddr) -> bool {
+    // Over the loopback interface come processes of this host, whatever the cluster file calls it.
+    let from = from.to_canonical();
+    from.is_loopback() || peers.get(&reader).is_some_and(|a| a.ip() == from)
 }
 
 /// Answers a request, frame by frame; the region is held only while a frame is sent.
@@ -220,4 +225,17 @@ fn send(shared: &Shared, stream: &mut Stream, address: u64, key: u64, runs: &[Pa
         stream.write(&mut slices, Instant::now() + limit)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_nodes_of_the_cluster_file_from_their_addresses_and_this_host_may_read() {
+        let peers = BTreeMap::from([(NodeId(1), "10.0.0.1:4000".parse().expect("an address"))]);
+        let may = |node, from: &str| is_of_cluster(&peers, NodeId(node), from.parse().expect("an address"));
+        assert!(may(1, "10.0.0.1") && may(1, "::ffff:10.0.0.1") && may(2, "127.0.0.1") && may(2, "::1"));
+        assert!(!may(1, "10.0.0.2") && !may(2, "10.0.0.1"));
+    }
 }

@@ -68,8 +68,12 @@ impl Peers {
         }
         let requests = wire::requests(runs);
         let into = &mut into[..wire::bytes_of(runs)];
-        // An owner that was started anew leaves connections that break when they are used: then with a new one.
+        // An owner that was started anew leaves connections to its earlier process, or that break when they are used: then with a
+        // new one.
         while let Some(mut connection) = self.kept(peer) {
+            if connection.incarnation != region.incarnation {
+                continue;
+            }
             match self.ask(&mut connection, region, &requests, into, deadline) {
                 Err(Failure::Broken(e)) if e.kind() != io::ErrorKind::TimedOut => {}
                 done => return self.conclude(connection, region, done, deadline),
