@@ -401,8 +401,12 @@ fn first_error<E: Send>(
     step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, E)> + Sync,
 ) -> Result<(), E> {
     let run = || {
-        let mut worker =
-            Worker { codecs: Codecs::default(), scratch: Scratch::default(), relocated: ZERO_PAGE, recent: Recent::default() };
+        let mut worker = Worker {
+            codecs: Codecs::default(),
+            scratch: Scratch::default(),
+            relocated: ZERO_PAGE,
+            recent: Recent::default(),
+        };
         loop {
             match step(&mut worker) {
                 Ok(Some(_)) => {}

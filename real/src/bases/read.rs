@@ -184,6 +184,9 @@ impl BasePages for Reader {
 /// For packing: everything is read at once.
 impl BaseSource for Reader {
     fn fetch(&self, runs: &[Run]) -> Result<(), FetchError> {
+        if self.kept.get().is_some() {
+            return Ok(());
+        }
         let far = self.far(runs)?;
         let mut kept = Kept::default();
         self.timed(|| self.read_far(&far, &mut kept.buffer))?;
