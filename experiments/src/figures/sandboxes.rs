@@ -297,7 +297,7 @@ fn deduplicated(
     let mut copies: Vec<Page> = vec![ZERO_PAGE; read.len()];
     let read_ms = least(|| {
         for (copy, (base, page)) in copies.iter_mut().zip(&read) {
-            if let Some(content) = bases.bases()[*base].image.page((*page).into()) {
+            if let Some(content) = bases.bases()[*base].image().and_then(|i| i.page((*page).into())) {
                 copy.copy_from_slice(content);
             }
         }

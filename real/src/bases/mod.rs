@@ -26,7 +26,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use medes_engine::dedup::Page;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::image::Image;
@@ -36,7 +35,7 @@ use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
 
 use crate::memory::SharedMemory;
-use crate::ops::{Bases, OpError, Packed, Registered, Unpacked};
+use crate::ops::{Bases, Give, OpError, Packed, Registered, Unpacked};
 use crate::settings::Settings;
 use crate::transport::tcp::{self, Tcp};
 use crate::transport::{Region, Secret, Transport};
@@ -191,12 +190,7 @@ impl Bases for ClusterBases {
         self.pack_image(image, function, method, deadline)
     }
 
-    fn unpack(
-        &self,
-        file: &DedupFile<'_>,
-        give: &(dyn Fn(u64, &[Page]) -> Result<(), OpError> + Sync),
-        deadline: Instant,
-    ) -> Result<Unpacked, OpError> {
+    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
         self.unpack_file(file, give, deadline)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::index::{BaseSlot, PageRef};
 use medes_engine::dedup::layout::Layout;
-use medes_engine::dedup::pack::{Base, BaseSet, Findings, PackError, fingerprints, pack};
+use medes_engine::dedup::pack::{Base, BaseSet, Candidates, Findings, PackError, fingerprints, pack};
 use medes_engine::event::Method;
 
 use super::name::BaseName;
@@ -22,7 +22,7 @@ const MOST_BASES: usize = 8;
 struct Found {
     /// In the order in which the controller named them.
     heads: Vec<BaseHead>,
-    pages: Vec<[Option<PageRef>; 3]>,
+    pages: Vec<Candidates>,
 }
 
 impl ClusterBases {

@@ -22,7 +22,7 @@ use crate::ops::{OpError, Registered};
 use crate::wire::{BaseHead, RegisterPart, pack_sandbox};
 
 /// `f_type` of tmpfs.
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: i128 = 0x0102_1994;
 
 impl ClusterBases {
     pub(super) fn register_image(
@@ -81,7 +81,7 @@ fn shared(image: &Image) -> io::Result<SharedMemory> {
         let path = folder.join(&file.name);
         let open = File::options().read(true).write(true).open(path);
         if let Ok(open) = open
-            && fstatfs(&open).is_ok_and(|s| s.f_type as i64 == TMPFS)
+            && fstatfs(&open).is_ok_and(|s| i128::from(s.f_type) == TMPFS)
             && let Ok(memory) = SharedMemory::of_file(open)
             && memory.pages().len() as u64 == image.pages()
         {

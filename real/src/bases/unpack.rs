@@ -6,13 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use medes_engine::dedup::Page;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::unpack::{UnpackError, unpack_blocks};
 
 use super::name::BaseName;
 use super::{ClusterBases, in_time};
-use crate::ops::{OpError, Unpacked};
+use crate::ops::{Give, OpError, Unpacked};
 
 /// Threads that may wait for other nodes while all processors decode.
 const READING: usize = 2;
@@ -33,7 +32,7 @@ impl ClusterBases {
     pub(super) fn unpack_file(
         &self,
         file: &DedupFile<'_>,
-        give: &(dyn Fn(u64, &[Page]) -> Result<(), OpError> + Sync),
+        give: &Give<'_>,
         deadline: Instant,
     ) -> Result<Unpacked, OpError> {
         let names = file.manifest().bases.iter().map(|b| b.name.parse::<BaseName>());

@@ -54,7 +54,8 @@ impl Bases for Near {
 
     fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, _: Instant) -> Result<Unpacked, OpError> {
         let sets: Vec<Set> = self.bases.lock().unwrap().values().cloned().collect();
-        let wanted = |digest| sets.iter().flat_map(|s| s.1.bases()).find(|b| b.digest == digest).map(|b| &b.image);
+        let wanted =
+            |digest| sets.iter().flat_map(|s| s.1.bases()).find(|b| b.digest == digest).and_then(|b| b.image());
         let images: Option<Vec<&Image>> = file.manifest().bases.iter().map(|b| wanted(b.digest)).collect();
         let id = SandboxId { generation: 0, slot: 0 };
         let images = images.ok_or_else(|| OpError::BaseLost { base: id, reason: "it was withdrawn".into() })?;

@@ -41,12 +41,15 @@ impl Base {
     }
 }
 
+/// Base pages for one page, best first.
+pub type Candidates = [Option<PageRef>; 3];
+
 /// Base pages found for the pages of one image, by whoever keeps the index.
 pub struct Findings {
     /// The bases; those found most often should come first, since only of the first few is the page at the same place tried.
     pub bases: Vec<Base>,
     /// For each page of the image the best few base pages, best first.
-    pub found: Vec<[Option<PageRef>; 3]>,
+    pub found: Vec<Candidates>,
     /// Reads them.
     pub source: Box<dyn BaseSource>,
 }
@@ -104,7 +107,7 @@ pub struct BaseSet {
     fingerprinter: Fingerprinter,
     relocate: bool,
     /// What was found elsewhere for one image.
-    elsewhere: Option<(Vec<[Option<PageRef>; 3]>, Box<dyn BaseSource>)>,
+    elsewhere: Option<(Vec<Candidates>, Box<dyn BaseSource>)>,
 }
 
 /// Fingerprints of adjacent pages of an image.

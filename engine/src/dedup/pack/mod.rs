@@ -22,7 +22,9 @@
 mod base;
 mod encode;
 
-pub use base::{AddBaseError, BATCH, Base, BaseSet, BaseSource, Findings, Fingerprints, digest, fingerprints};
+pub use base::{
+    AddBaseError, BATCH, Base, BaseSet, BaseSource, Candidates, Findings, Fingerprints, digest, fingerprints,
+};
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -33,7 +35,6 @@ use serde::{Deserialize, Serialize};
 use super::choose::Weights;
 use super::file::{self, Attachment, BLOCK, BaseEntry, Manifest, MoveEntry, PagesEntry};
 use super::image::{Image, ImageError};
-use super::index::PageRef;
 use super::layout::{Alignment, Layout};
 use super::patch::Method;
 use super::unpack::{FetchError, Run};
@@ -191,7 +192,7 @@ pub struct Packed {
 /// Base pages found for one page.
 #[derive(Clone, Copy, Default)]
 struct Found {
-    best: [Option<PageRef>; 3],
+    best: Candidates,
     /// The first of them is the page at the same place and near; nothing was searched.
     near: bool,
 }
