@@ -89,6 +89,77 @@ impl RequestRecord {
     }
 }
 
+/// Where the time of a start went, measured in the real world. What is read and computed is summed over the threads that did it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartParts {
+    /// Between controller and agent: deciding, sending, answering.
+    pub control: Duration,
+    /// Reading base pages.
+    pub read: Duration,
+    /// Computing the original pages.
+    pub patch: Duration,
+    /// Creating, restoring, resuming or waking the sandbox.
+    pub resume: Duration,
+}
+
+/// The starts of one kind of one function over a run, broken down: the row of `starts.csv`. Times are means, ms.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StartSummary {
+    /// Name of the function.
+    pub function: String,
+    /// Kind of start, by its name.
+    pub kind: String,
+    /// How many there were.
+    pub count: u64,
+    /// As [`StartParts::control`].
+    pub control_ms: f64,
+    /// As [`StartParts::read`].
+    pub read_ms: f64,
+    /// As [`StartParts::patch`].
+    pub patch_ms: f64,
+    /// As [`StartParts::resume`].
+    pub resume_ms: f64,
+    /// From the choice of a sandbox until the function ran.
+    pub start_ms: f64,
+    /// The function's own run.
+    pub run_ms: f64,
+}
+
+/// The base or dedup operations of one function over a run, broken down: the row of `operations.csv`. Times are means, ms.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperationSummary {
+    /// Name of the function.
+    pub function: String,
+    /// `base`, `dedup`, or `dedup-again` (back to the first image).
+    pub operation: String,
+    /// How many there were.
+    pub count: u64,
+    /// The operation as a whole.
+    pub took_ms: f64,
+    /// Of that, the checkpoint.
+    pub checkpoint_ms: f64,
+    /// Fingerprints.
+    pub fingerprint_ms: f64,
+    /// Asking the controller for base pages, or entering the base's.
+    pub lookup_ms: f64,
+    /// Reading base pages.
+    pub read_ms: f64,
+    /// Making patches.
+    pub encode_ms: f64,
+    /// Bringing the process to where it is held.
+    pub hold_ms: f64,
+    /// Memory of the dump, or of what a reduction keeps, MB.
+    pub stored_mb: f64,
+    /// Base pages of the same function on the same node, a sandbox.
+    pub same_local_pages: f64,
+    /// Base pages of the same function on other nodes.
+    pub same_remote_pages: f64,
+    /// Base pages of other functions on the same node.
+    pub other_local_pages: f64,
+    /// Base pages of other functions on other nodes.
+    pub other_remote_pages: f64,
+}
+
 /// The state of the cluster over one sampling interval, summed over its nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineSample {

@@ -80,6 +80,44 @@ fn look() -> Vec<Finding> {
             state: version("python3", &["--version"]).ok_or_else(|| "apt-get install python3 python3-pip".into()),
             needed_for: "the ten functions",
         },
+        Finding { what: "functions' libraries", state: venv(), needed_for: "real sandboxes" },
+        Finding { what: "CRIU on this kernel", state: criu_check(), needed_for: "dedup on real sandboxes" },
+        Finding {
+            what: "cgroups",
+            state: match (
+                Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+                Path::new("/sys/fs/cgroup/memory").is_dir(),
+            ) {
+                (true, _) => Ok("version 2".into()),
+                (_, true) => Ok("version 1".into()),
+                _ => Err("mount them on /sys/fs/cgroup; without, sandboxes have no caps of their own".into()),
+            },
+            needed_for: "memory caps of single sandboxes",
+        },
+        Finding { what: "tmpfs", state: tmpfs(), needed_for: "dumps of real sandboxes" },
+        Finding {
+            what: "runc",
+            state: version("runc", &["--version"]).ok_or_else(|| "apt-get install runc".into()),
+            needed_for: "sandbox = \"runc\"",
+        },
+        Finding {
+            what: "RDMA devices",
+            state: match std::fs::read_dir("/sys/class/infiniband")
+                .map(|d| d.flatten().map(|e| e.file_name()).collect::<Vec<_>>())
+            {
+                Ok(d) if !d.is_empty() => Ok(d.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(", ")),
+                _ => Err("an RDMA network card, or Soft-RoCE (docs/rdma.md); tcp works without".into()),
+            },
+            needed_for: "transport = \"verbs\"",
+        },
+        Finding {
+            what: "KSM",
+            state: match std::fs::read_to_string("/sys/kernel/mm/ksm/run") {
+                Ok(v) => Ok(if v.trim() == "1" { "on" } else { "off (echo 1 > /sys/kernel/mm/ksm/run)" }.into()),
+                Err(_) => Err("a kernel with CONFIG_KSM".into()),
+            },
+            needed_for: "comparing with the kernel's own deduplication",
+        },
         Finding {
             what: "QEMU",
             state: version("qemu-system-x86_64", &["--version"])
@@ -106,6 +144,43 @@ fn look() -> Vec<Finding> {
             needed_for: "reading figures of dumps",
         },
     ]
+}
+
+/// The Python with the functions' libraries.
+fn venv() -> Result<String, String> {
+    let venv = std::env::var("MEDES_FUNCTIONS_VENV").unwrap_or_else(|_| "/opt/medes/functions".into());
+    match Path::new(&venv).join("bin/python").exists() {
+        true => Ok(venv),
+        false => Err(format!(
+            "python3 -m venv {venv} && {venv}/bin/pip install -r scripts/functions/requirements.txt, or say where with MEDES_FUNCTIONS_VENV"
+        )),
+    }
+}
+
+/// What CRIU itself says of the kernel.
+fn criu_check() -> Result<String, String> {
+    let named = std::env::var("MEDES_CRIU").unwrap_or_else(|_| OWN_CRIU.into());
+    let said = [named.as_str(), "criu"].into_iter().find_map(|p| Command::new(p).arg("check").output().ok());
+    match said {
+        Some(o) if o.status.success() => Ok("criu check: looks good".into()),
+        Some(o) => {
+            let text = String::from_utf8_lossy(&o.stderr).lines().last().unwrap_or_default().to_owned();
+            Err(format!("criu check, as root: {text}"))
+        }
+        None => Err("scripts/setup-criu, or MEDES_CRIU".into()),
+    }
+}
+
+/// Room on the file system where dumps go.
+fn tmpfs() -> Result<String, String> {
+    let said =
+        Command::new("df").args(["-B1", "--output=fstype,avail", "/dev/shm"]).output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut words = text.lines().nth(1).unwrap_or_default().split_whitespace();
+    match (words.next(), words.next().and_then(|n| n.parse::<f64>().ok())) {
+        (Some("tmpfs"), Some(bytes)) => Ok(format!("/dev/shm, {:.1} GB free", bytes / 1e9)),
+        _ => Err("mount -t tmpfs tmpfs /dev/shm: dumps on a disk are slow".into()),
+    }
 }
 
 fn version(program: &str, args: &[&str]) -> Option<String> {

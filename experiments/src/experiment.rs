@@ -13,12 +13,16 @@ use medes_traces::mapping::Rule;
 use medes_traces::{TraceOptions, TraceSpec};
 use serde::Deserialize;
 
+use crate::real::table::Table;
+
 /// Shipped experiments by name; `medes run NAME` takes them from here, `medes run FILE` from disk.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("quickstart", include_str!("../quickstart.toml")),
     ("memcap", include_str!("../memcap.toml")),
     ("fullday", include_str!("../fullday.toml")),
     ("bench", include_str!("../bench.toml")),
+    ("real", include_str!("../real.toml")),
+    ("controller", include_str!("../controller.toml")),
 ];
 
 /// An experiment file as written.
@@ -46,6 +50,8 @@ struct Raw {
     parameters: BTreeMap<String, toml::Value>,
     #[serde(default)]
     fault: Vec<Fault>,
+    #[serde(default)]
+    real: toml::Table,
 }
 
 /// How requests are written one by one.
@@ -126,6 +132,8 @@ pub struct Experiment {
     pub variants: Vec<Variant>,
     /// Faults of every cell.
     pub faults: Vec<Fault>,
+    /// What only the real world needs.
+    pub real: Table,
 }
 
 /// What the command line changes.
@@ -188,6 +196,9 @@ impl Experiment {
                 "profile" => raw.profile = Some(value.to_owned()),
                 "functions" => raw.functions = Some(value.to_owned()),
                 "request_rows" => raw.request_rows = Some(toml::Value::String(value.to_owned())),
+                key if key.starts_with("real.") => {
+                    raw.real.insert(key["real.".len()..].to_owned(), literal(value));
+                }
                 key => match key.strip_prefix("trace.") {
                     Some(key) => {
                         raw.trace.insert(key.to_owned(), literal(value));
@@ -280,6 +291,7 @@ impl Experiment {
             vary,
             variants,
             faults: raw.fault,
+            real: Table::parse(raw.real)?,
         };
         for cell in experiment.cells()? {
             if let Some(f) = experiment.faults.iter().find(|f| f.node >= cell.config.nodes || f.at_s < 0.0) {

@@ -13,6 +13,7 @@ mod output;
 mod pipeline;
 mod profiles;
 mod rdma_cmd;
+mod real;
 mod reference;
 mod report;
 mod run;
@@ -85,6 +86,12 @@ enum Command {
         /// What to explain.
         name: Option<String>,
     },
+    /// Run a requests file on the agents of a cluster, with the reference's configuration.
+    Controller(ControllerArgs),
+    /// Be the agent of a node: carry out a controller's orders on sandboxes of this machine.
+    Agent(real::commands::AgentArgs),
+    /// Remove what controllers and agents that are gone have left on this machine.
+    Clean(real::commands::CleanArgs),
     /// Say what this machine can do, and how to get what is missing.
     Doctor,
     /// Look at traces, sample, make and convert them.
@@ -145,9 +152,65 @@ struct RunArgs {
     /// Slurm: array tasks at most, each with its share of the cells; default: one a cell, 200 at most.
     #[arg(long, value_name = "N")]
     tasks: Option<std::num::NonZeroUsize>,
+    /// The world: `sim` in virtual time, `real` on sandboxes of this machine, or of a cluster with --cluster.
+    #[arg(long, value_name = "WORLD", default_value = "sim")]
+    backend: Backend,
+    /// Real: a cluster file (the reference's cluster.json); the agents run there already.
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
     /// This is a task of a job array: run its cells of the plan, nothing else.
     #[arg(long, value_name = "PLAN", hide = true)]
     slurm_task: Option<PathBuf>,
+}
+
+/// Which world carries the engine's actions out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// In virtual time, with modelled memory.
+    Sim,
+    /// On machines, with measured memory.
+    Real,
+}
+
+/// As the reference's `controller`.
+#[derive(clap::Args)]
+struct ControllerArgs {
+    /// Threads, as the reference takes them. Ours needs two and takes no more.
+    #[arg(value_name = "THREADS")]
+    _threads: std::num::NonZeroUsize,
+    /// Requests: `<timestamp ms> <application> <environment>` a line; -1 ends the run.
+    requests: PathBuf,
+    /// Folder with controller.ini, agent.ini, cluster.json; without a cluster.json the agents are started here.
+    #[arg(long, value_name = "DIR")]
+    config: PathBuf,
+    /// Result folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Set a parameter, before the files.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ControllerArgs {
+    fn into_run(self) -> RunArgs {
+        let cluster = self.config.join("cluster.json");
+        RunArgs {
+            experiment: "controller".to_owned(),
+            set: self.set,
+            trace: Some(format!("requests:{}", self.requests.display())),
+            seed: Vec::new(),
+            jobs: None,
+            out: self.out,
+            config: Some(self.config),
+            check: false,
+            on: Where::Here,
+            partition: None,
+            tasks: None,
+            backend: Backend::Real,
+            cluster: cluster.is_file().then_some(cluster),
+            slurm_task: None,
+        }
+    }
 }
 
 /// Where cells run.
@@ -178,6 +241,9 @@ fn main() -> ExitCode {
         }),
         Command::List => list(&out).map_err(Failure::Run),
         Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
+        Command::Controller(args) => run_experiment(args.into_run(), &out),
+        Command::Agent(args) => real::commands::agent(&args, &out).map_err(Failure::Run),
+        Command::Clean(args) => real::commands::clean(&args, &out).map_err(Failure::Run),
         Command::Doctor => doctor::doctor(&out).map_err(Failure::Run),
         Command::Bench(args) => bench::bench(&args, &out),
         Command::Trace(cmd) => trace_cmd::run(&cmd, &out).map_err(|e| match e.downcast_ref() {
@@ -224,6 +290,13 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     if args.on == Where::Here && (args.partition.is_some() || args.tasks.is_some()) {
         return Err(bad(anyhow::anyhow!("--partition and --tasks are for a cluster: give --on slurm with them")));
     }
+    let real = args.backend == Backend::Real;
+    if args.cluster.is_some() && !real {
+        return Err(bad(anyhow::anyhow!("--cluster is for the real world: give --backend real with it")));
+    }
+    if real && (args.on != Where::Here || args.check) {
+        return Err(bad(anyhow::anyhow!("--backend real goes with neither --on slurm nor --check")));
+    }
     let only = args.slurm_task.as_deref().map(slurm::task_cells).transpose().map_err(|e| bad(e.into()))?;
     let trace: Option<TraceSpec> =
         args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
@@ -246,13 +319,26 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         return Err(bad(anyhow::anyhow!("the trace {} has no request to serve; check its window", experiment.trace)));
     }
     let identity = run::trace_identity(&experiment).map_err(bad)?;
-    let folder = args
-        .out
-        .unwrap_or_else(|| report::default_folder(&experiment, &format!("{experiment:?} {identity} {profile_text}")));
+    let folder = args.out.unwrap_or_else(|| {
+        report::default_folder(
+            &experiment,
+            &format!("{experiment:?} {identity} {profile_text}{}", if real { " real" } else { "" }),
+        )
+    });
     let store = Store::open(&folder).map_err(Failure::Run)?;
     catch_interrupt(out).map_err(Failure::Run)?;
+    if real {
+        let length_s = workload.trace.length.as_secs_f64() / experiment.real.time_scale;
+        let cells = experiment.cells().map_err(bad)?.len() * experiment.seeds.len();
+        out.say(real::takes(cells, length_s));
+    }
+    let machines = match real {
+        true => Some(machines(&args.experiment, args.cluster.as_deref(), &experiment, out).map_err(Failure::Run)?),
+        false => None,
+    };
     let cores = if args.on == Where::Slurm { None } else { std::thread::available_parallelism().ok() };
-    let jobs = args.jobs.or(cores).map_or(1, std::num::NonZero::get);
+    // Cells of the real world would measure each other.
+    let jobs = if real { 1 } else { args.jobs.or(cores).map_or(1, std::num::NonZero::get) };
     let inputs = Inputs {
         experiment: &experiment,
         profiles: Arc::new(profiles),
@@ -261,6 +347,7 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         jobs,
         check: args.check,
         only,
+        machines: machines.as_ref(),
     };
     let here = || {
         run::run(&inputs, &store, out).map_err(|e| match e.downcast_ref::<medes_sim::SimError>() {
@@ -323,6 +410,22 @@ fn trim(trace: medes_traces::Trace, experiment: &Experiment) -> anyhow::Result<(
         "only minutes {window} of {minutes} have requests, and only they are run; --set trace.window=\"1..{minutes}\" runs all"
     );
     Ok((medes_traces::open(&experiment.trace, &options)?, Some(note)))
+}
+
+/// The agents: those of the cluster, or as many as the cells need of this machine's.
+fn machines(
+    file: &str,
+    cluster: Option<&std::path::Path>,
+    experiment: &Experiment,
+    out: &Output,
+) -> anyhow::Result<real::Machines> {
+    let folder = std::path::Path::new(file).parent().map(std::path::Path::to_owned).unwrap_or_default();
+    if let Some(cluster) = cluster {
+        return real::Machines::of_cluster(cluster, folder);
+    }
+    let nodes = experiment.cells()?.iter().map(|c| c.config.nodes).max().unwrap_or(1);
+    out.say(format!("starting {nodes} agents on this machine"));
+    real::Machines::local(nodes, folder)
 }
 
 fn list(out: &Output) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ pub fn publish(
     let cells: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
     store.summary(&finished.cells)?;
     store.functions(&finished.cells)?;
+    store.breakdowns(&finished.cells)?;
     store.timeline(&finished.cells)?;
     store.gather_requests(&finished.keys)?;
     let root = store.root();
@@ -30,6 +31,7 @@ pub fn publish(
     std::fs::remove_dir_all(&figures_dir).ok();
     let figures = draw_all(&cells, &figures_dir)?;
     notes.extend(experiment.idle_parameters());
+    notes.extend(finished.cells.iter().flat_map(|c| c.notes.iter().map(move |n| format!("{}: {n}", c.summary.policy))));
     notes.extend(observations(experiment, workload, finished));
     let how = how(experiment, workload, finished);
     let report = root.join("report.html");
@@ -152,7 +154,8 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
         say(name, values.join(", "));
     }
     say("rows of requests", experiment.request_rows.to_string());
-    say("backend", "simulated".to_owned());
+    let real = finished.cells.iter().any(|c| !c.starts.is_empty());
+    say("backend", if real { "real: sandboxes on machines, memory measured" } else { "simulated" }.to_owned());
     say("version", format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION));
     let seconds: f64 = finished.cells.iter().map(|c| c.seconds).sum();
     say("computing time", format!("{seconds:.1} s over all cells"));

@@ -12,13 +12,15 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use medes_engine::policy::{self, Kind};
 use medes_engine::profile::ProfileSet;
-use medes_engine::units::Duration;
+use medes_engine::record::{RequestRecord, StartParts};
+use medes_engine::units::{Duration, Instant};
 use medes_sim::{Arrival, Outcome, Setup, simulate};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::experiment::{Cell, Experiment, RequestRows};
 use crate::output::{Output, thousands};
 use crate::pipeline;
+use crate::real::{self, Machines};
 use crate::store::{CellResult, Labels, Store};
 use crate::workload::Workload;
 
@@ -44,6 +46,26 @@ pub struct Inputs<'a> {
     pub check: bool,
     /// Keys of the only cells to run, where others run the rest.
     pub only: Option<BTreeSet<String>>,
+    /// Machines to run on; none: the cells are simulated.
+    pub machines: Option<&'a Machines>,
+}
+
+impl Inputs<'_> {
+    /// An instant of the trace in the time of the run.
+    fn scaled(&self, micros: u64) -> u64 {
+        let scale = self.experiment.real.time_scale;
+        if scale == 1.0 { micros } else { (micros as f64 / scale).round() as u64 }
+    }
+
+    /// What determines the rows beside parameters and trace.
+    fn world(&self) -> String {
+        let real = &self.experiment.real;
+        match self.machines {
+            Some(machines) => format!(" real on {} {real:?}", machines.nodes()),
+            None if real.time_scale == 1.0 => String::new(),
+            None => format!(" x {}", real.time_scale),
+        }
+    }
 }
 
 /// One cell with one seed.
@@ -160,7 +182,7 @@ pub fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
             swept.extend(cell.variant.iter().map(|v| ("variant".to_owned(), v.clone())));
             // All that determines the rows. `Debug` of the configuration lists every parameter with its value.
             let identity = format!(
-                "{} {} {:?} {:?} {seed} {:?} {:?} {} {trace} {}",
+                "{} {} {:?} {:?} {seed} {:?} {:?} {} {trace} {}{}",
                 env!("CARGO_PKG_VERSION"),
                 crate::VERSION,
                 cell.config,
@@ -169,6 +191,7 @@ pub fn jobs(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Job>> {
                 e.faults,
                 e.request_rows,
                 inputs.profile_text,
+                inputs.world(),
             );
             let key = format!("{:016x}", xxh3_64(identity.as_bytes()));
             jobs.push(Job { cell: cell.clone(), seed: *seed, key, swept });
@@ -207,7 +230,7 @@ fn run_job(
 ) -> anyhow::Result<CellResult> {
     let bound = policy::entry(job.cell.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound));
     let _turn = bound.then(|| lock(&turns.bound));
-    let length = inputs.workload.trace.length;
+    let length = Duration::from_micros(inputs.scaled(inputs.workload.trace.length.as_micros()));
     let setup = Setup {
         config: job.cell.config.clone(),
         profiles: inputs.profiles.clone(),
@@ -223,9 +246,17 @@ fn run_job(
     let next_batch = |batch: &mut Vec<Arrival>| {
         let before = batch.len();
         let more = arrivals(batch) && !stop();
-        progress.add((batch.len() - before) as u64);
+        for a in &mut batch[before..] {
+            a.at = Instant::from_micros(inputs.scaled(a.at.as_micros()));
+        }
+        if inputs.machines.is_none() {
+            progress.add((batch.len() - before) as u64);
+        }
         more
     };
+    if let Some(machines) = inputs.machines {
+        return run_real(inputs, machines, store, job, &setup, next_batch, progress, stop);
+    }
     let outcome = if turns.draws_ahead {
         pipeline::ahead(next_batch, |next_batch| simulate_cell(inputs, store, job, &setup, next_batch, stop))
     } else {
@@ -241,9 +272,71 @@ fn run_job(
         functions: outcome.functions,
         timeline: outcome.timeline,
         seconds: began.elapsed().as_secs_f64(),
+        starts: Vec::new(),
+        operations: Vec::new(),
+        notes: Vec::new(),
     };
     store.put(&job.key, &result)?;
     Ok(result)
+}
+
+/// A cell on machines.
+#[allow(clippy::too_many_arguments, reason = "all of a cell")]
+fn run_real(
+    inputs: &Inputs<'_>,
+    machines: &Machines,
+    store: &Store,
+    job: &Job,
+    setup: &Setup,
+    next_batch: impl FnMut(&mut Vec<Arrival>) -> bool + Send,
+    progress: &Progress,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> anyhow::Result<CellResult> {
+    let began = Clock::now();
+    let names: Vec<String> = inputs.workload.functions.iter().map(|f| f.name.clone()).collect();
+    let (one_in, mut rows) = match inputs.experiment.request_rows {
+        RequestRows::None => (1, None),
+        RequestRows::OneIn(n) => {
+            let labels = Labels::new(&setup.config, job.seed, job.swept.clone());
+            (n, Some(store.requests(&job.key, labels, &names)?))
+        }
+    };
+    let mut told = 0;
+    let tick = |arrived: u64| {
+        progress.add(arrived - told);
+        told = arrived;
+        !stop()
+    };
+    let sink = |r: &RequestRecord, parts: &StartParts| {
+        if let Some(rows) = &mut rows
+            && r.request.0.is_multiple_of(one_in)
+        {
+            rows.add(r, Some(parts));
+        }
+    };
+    let done = real::run_cell(machines, inputs.experiment, inputs.workload, setup, next_batch, sink, tick)?;
+    if let Some(rows) = rows {
+        rows.finish()?;
+    }
+    let result = CellResult {
+        parameters: job.cell.values.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        swept: job.swept.clone(),
+        summary: done.outcome.summary,
+        functions: done.outcome.functions,
+        timeline: done.outcome.timeline,
+        seconds: began.elapsed().as_secs_f64(),
+        starts: done.starts,
+        operations: done.operations,
+        notes: done.notes,
+    };
+    store.put(&job.key, &result)?;
+    Ok(result)
+}
+
+/// Requests a second, for people.
+fn rate(requests: u64, seconds: f64) -> String {
+    let rate = requests as f64 / seconds;
+    if rate < 1e5 { format!("{rate:.1} requests/s") } else { format!("{:.1} M requests/s", rate / 1e6) }
 }
 
 /// The simulation, or the bound, of a cell.
@@ -266,7 +359,7 @@ fn simulate_cell(
     let mut rows = store.requests(&job.key, labels, &names)?;
     let outcome = simulate(setup, next_batch, |r| {
         if r.request.0.is_multiple_of(n) {
-            rows.add(r);
+            rows.add(r, None);
         }
     })?;
     if !stop() {
@@ -329,12 +422,12 @@ impl Progress {
                 let seconds = self.began.elapsed().as_secs_f64();
                 let left = seconds * (self.total.saturating_sub(done)) as f64 / done.max(1) as f64;
                 eprintln!(
-                    "{} of {} requests, {} of {} cells, {:.1} M requests/s, about {left:.0} s left",
+                    "{} of {} requests, {} of {} cells, {}, about {left:.0} s left",
                     thousands(done),
                     thousands(self.total),
                     self.cells.load(Ordering::Relaxed),
                     self.total_cells,
-                    done as f64 / seconds / 1e6
+                    rate(done, seconds)
                 );
             }
         }
@@ -351,10 +444,10 @@ impl Progress {
         if self.plain && done > 0 {
             let seconds = self.began.elapsed().as_secs_f64();
             eprintln!(
-                "{} requests in {} cells, {seconds:.1} s, {:.1} M requests/s",
+                "{} requests in {} cells, {seconds:.1} s, {}",
                 thousands(done),
                 self.cells.load(Ordering::Relaxed),
-                done as f64 / seconds / 1e6
+                rate(done, seconds)
             );
         }
     }

@@ -11,7 +11,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
-use medes_engine::record::{FunctionSummary, RequestRecord, Summary, TimelineSample};
+use medes_engine::record::{
+    FunctionSummary, OperationSummary, RequestRecord, StartParts, StartSummary, Summary, TimelineSample,
+};
 use medes_plots::CellData;
 use polars_core::prelude::{Column, DataFrame, NamedFrom, Series};
 use polars_io::SerReader;
@@ -37,6 +39,15 @@ pub struct CellResult {
     pub timeline: Vec<TimelineSample>,
     /// Wall time it took, seconds: for information, no part of any result.
     pub seconds: f64,
+    /// Starts broken down, measured in the real world; none of a simulation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<StartSummary>,
+    /// Base and dedup operations broken down, measured in the real world.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<OperationSummary>,
+    /// What was remarkable in the real run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl CellResult {
@@ -141,12 +152,33 @@ impl Store {
 
     /// `functions.csv`: a row a cell, seed and function.
     pub fn functions(&self, cells: &[CellResult]) -> anyhow::Result<()> {
+        self.rows("functions.csv", cells, |c| &c.functions)
+    }
+
+    /// `starts.csv` and `operations.csv` of a real run: a row a cell, seed, function and kind.
+    pub fn breakdowns(&self, cells: &[CellResult]) -> anyhow::Result<()> {
+        if cells.iter().any(|c| !c.starts.is_empty()) {
+            self.rows("starts.csv", cells, |c| &c.starts)?;
+        }
+        if cells.iter().any(|c| !c.operations.is_empty()) {
+            self.rows("operations.csv", cells, |c| &c.operations)?;
+        }
+        Ok(())
+    }
+
+    /// A table of rows of each cell, with what tells the cells apart before them.
+    fn rows<T: Serialize>(
+        &self,
+        file: &str,
+        cells: &[CellResult],
+        pick: fn(&CellResult) -> &Vec<T>,
+    ) -> anyhow::Result<()> {
         let mut out = csv::Writer::from_writer(Vec::new());
         let swept: Vec<String> = cells.first().map(|c| c.swept.keys().cloned().collect()).unwrap_or_default();
         let mut head: Vec<String> = ["policy", "memcap_mb", "nodes", "seed"].map(str::to_owned).to_vec();
         head.extend(swept.iter().cloned());
-        for (i, (cell, f)) in cells.iter().flat_map(|c| c.functions.iter().map(move |f| (c, f))).enumerate() {
-            let serde_json::Value::Object(row) = serde_json::to_value(f)? else { continue };
+        for (i, (cell, row)) in cells.iter().flat_map(|c| pick(c).iter().map(move |r| (c, r))).enumerate() {
+            let serde_json::Value::Object(row) = serde_json::to_value(row)? else { continue };
             if i == 0 {
                 head.extend(row.keys().cloned());
                 out.write_record(&head)?;
@@ -156,7 +188,7 @@ impl Store {
             let swept = swept.iter().map(|k| cell.swept.get(k).cloned().unwrap_or_default());
             out.write_record(own.into_iter().chain(swept).chain(row.values().map(cell_text)))?;
         }
-        write_whole(&self.root.join("functions.csv"), &out.into_inner()?)
+        write_whole(&self.root.join(file), &out.into_inner()?)
     }
 
     /// `timeline.parquet`: a row a cell, seed and interval.
@@ -377,7 +409,7 @@ pub struct RequestWriter {
     path: PathBuf,
     labels: Labels,
     names: Vec<String>,
-    rows: Vec<RequestRecord>,
+    rows: Vec<(RequestRecord, Option<StartParts>)>,
     out: Option<polars_io::parquet::write::BatchedWriter<File>>,
     failed: Option<anyhow::Error>,
 }
@@ -387,9 +419,9 @@ impl RequestWriter {
         Ok(Self { part, path, labels, names: names.to_vec(), rows: Vec::with_capacity(CHUNK), out: None, failed: None })
     }
 
-    /// Adds a request.
-    pub fn add(&mut self, record: &RequestRecord) {
-        self.rows.push(*record);
+    /// Adds a request; how its start divides, where that was measured.
+    pub fn add(&mut self, record: &RequestRecord, parts: Option<&StartParts>) {
+        self.rows.push((*record, parts.copied()));
         if self.rows.len() >= CHUNK
             && let Err(e) = self.flush()
         {
@@ -401,17 +433,21 @@ impl RequestWriter {
         let rows = &self.rows;
         let mut columns = label_columns(&vec![self.labels.clone(); rows.len()]);
         let float = |name: &str, pick: &dyn Fn(&RequestRecord) -> f64| {
-            Column::from(Series::new(name.into(), rows.iter().map(pick).collect::<Vec<f64>>()))
+            Column::from(Series::new(name.into(), rows.iter().map(|r| pick(&r.0)).collect::<Vec<f64>>()))
+        };
+        let part = |name: &str, pick: &dyn Fn(&StartParts) -> f64| {
+            let values = rows.iter().map(|r| r.1.as_ref().map(pick)).collect::<Vec<Option<f64>>>();
+            Column::from(Series::new(name.into(), values))
         };
         let text = |name: &str, pick: &dyn Fn(&RequestRecord) -> Option<String>| {
-            Column::from(Series::new(name.into(), rows.iter().map(pick).collect::<Vec<Option<String>>>()))
+            Column::from(Series::new(name.into(), rows.iter().map(|r| pick(&r.0)).collect::<Vec<Option<String>>>()))
         };
         columns.extend([
-            Column::from(Series::new("request".into(), rows.iter().map(|r| r.request.0).collect::<Vec<u64>>())),
+            Column::from(Series::new("request".into(), rows.iter().map(|r| r.0.request.0).collect::<Vec<u64>>())),
             text("function", &|r| self.names.get(r.function.index()).cloned()),
             Column::from(Series::new(
                 "node".into(),
-                rows.iter().map(|r| r.node.map(|n| n.0)).collect::<Vec<Option<u32>>>(),
+                rows.iter().map(|r| r.0.node.map(|n| n.0)).collect::<Vec<Option<u32>>>(),
             )),
             float("arrived_s", &|r| r.arrived.as_secs_f64()),
             text("outcome", &|r| Some(r.outcome.name().to_owned())),
@@ -420,6 +456,10 @@ impl RequestWriter {
             float("start_ms", &|r| r.start.as_millis_f64()),
             float("run_ms", &|r| r.run.as_millis_f64()),
             float("latency_ms", &|r| r.end_to_end().as_millis_f64()),
+            part("control_ms", &|p| p.control.as_millis_f64()),
+            part("base_read_ms", &|p| p.read.as_millis_f64()),
+            part("patch_ms", &|p| p.patch.as_millis_f64()),
+            part("resume_ms", &|p| p.resume.as_millis_f64()),
         ]);
         let frame = DataFrame::new(rows.len(), columns)?;
         if self.out.is_none() {

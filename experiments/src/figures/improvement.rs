@@ -98,6 +98,9 @@ mod tests {
                 functions: Vec::new(),
                 timeline: Vec::new(),
                 seconds: 0.0,
+                starts: Vec::new(),
+                operations: Vec::new(),
+                notes: Vec::new(),
             }
         };
         let latency = |request, ms| Latency { request, function: 0, latency_ms: ms };

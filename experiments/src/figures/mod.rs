@@ -371,6 +371,7 @@ fn run_cells(prepared: &Prepared, store: &Store, args: &FiguresArgs, out: &Outpu
         jobs,
         check: false,
         only: None,
+        machines: None,
     };
     run::run(&inputs, store, out)
 }

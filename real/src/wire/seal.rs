@@ -3,12 +3,17 @@
 //! The controller sends a nonce and the agent seals it with its own: who answers knows the secret. All calls of the session, both ways,
 //! then carry a seal over both nonces, so that what is overheard in one session opens no other.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
 use crate::transport::Secret;
 use crate::wire::{Hello, Welcome};
 
+/// Open sessions at once.
+const SESSIONS: usize = 256;
 /// Metadata key.
 const KEY: &str = "medes-seal";
 
@@ -87,6 +92,35 @@ impl Token {
                 "the call is not sealed with the cluster's secret; give all the same MEDES_SECRET",
             ))
         }
+    }
+}
+
+/// The sessions that are open; the oldest go.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Arc<Mutex<VecDeque<Token>>>);
+
+impl Tokens {
+    /// Opens a session.
+    pub fn add(&self, token: Token) {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() == SESSIONS {
+            tokens.pop_front();
+        }
+        tokens.push_back(token);
+    }
+
+    /// The session that a call belongs to.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub fn check<T>(&self, request: &Request<T>) -> Result<Token, Status> {
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = tokens.iter().rev().find(|t| t.check(request).is_ok()).cloned();
+        found.ok_or_else(|| {
+            Status::unauthenticated(
+                "the call belongs to no session: greet first, and give all the same secret (MEDES_SECRET)",
+            )
+        })
     }
 }
 

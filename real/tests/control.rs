@@ -1,0 +1,302 @@
+//! Controller and agents by themselves: real gRPC on loopback, real time, sandboxes that only pretend.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use medes_engine::config::Config;
+use medes_engine::event::Method;
+use medes_engine::id::{FunctionId, RequestId, SandboxId};
+use medes_engine::policy::FunctionSpec;
+use medes_engine::record::{Outcome as Ended, RequestRecord};
+use medes_engine::units::{Bytes, Duration as Span, Instant as At};
+use medes_real::agent::{AgentConfig, ControllerLink, listen, serve};
+use medes_real::bases::index::PageIndex;
+use medes_real::bases::service::IndexService;
+use medes_real::controller::{Arrival, Deadlines, Outcome, Plan, RunError, run};
+use medes_real::load::Load;
+use medes_real::ops::{Answer, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
+use medes_real::settings::Settings;
+use medes_real::transport::Secret;
+use medes_real::wire::agent_client::AgentClient;
+use medes_real::wire::{Hello, Order, OrderKind, PROTOCOL, StepKind};
+use tokio::sync::{oneshot, watch};
+use tokio_stream::StreamExt;
+use tonic::transport::Endpoint;
+
+/// Sandboxes that answer at once; `mapreduce` never, `linalg` wrongly.
+#[derive(Default)]
+struct Pretend {
+    there: Mutex<BTreeMap<SandboxId, String>>,
+    runs: Arc<AtomicU32>,
+}
+
+impl Sandboxes for Pretend {
+    fn spawn(&self, id: SandboxId, function: &str, _: Instant) -> Result<Started, OpError> {
+        self.there.lock().unwrap().insert(id, function.to_owned());
+        Ok(Started { took: Duration::from_millis(1) })
+    }
+
+    fn run(&self, id: SandboxId, _: &str, deadline: Instant) -> Result<Answer, OpError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        let function = self.there.lock().unwrap().get(&id).cloned();
+        let Some(function) = function else {
+            return Err(OpError::Sandbox { what: "running".into(), reason: "not there".into(), gone: true });
+        };
+        if function == "mapreduce" {
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            return Err(OpError::Late { what: "running".into() });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        let body = if function == "linalg" { r#"{"ok": false}"# } else { r#"{"ok": true}"# };
+        Ok(Answer { status: 200, body: body.into(), wake: Duration::ZERO, run: Duration::from_millis(5) })
+    }
+
+    fn checkpoint(&self, _: SandboxId, _: Instant) -> Result<Checkpointed, OpError> {
+        Ok(Checkpointed { dump: Bytes::from_mb(5.0), ..Checkpointed::default() })
+    }
+
+    fn reduce(&self, _: SandboxId, _: Method, _: bool, _: Instant) -> Result<Reduced, OpError> {
+        Ok(Reduced { stored: Bytes::from_mb(1.0), ..Reduced::default() })
+    }
+
+    fn restore(&self, _: SandboxId, _: Instant) -> Result<Restored, OpError> {
+        Ok(Restored { took: Duration::from_millis(1), ..Restored::default() })
+    }
+
+    fn give_up(&self, _: SandboxId) {}
+
+    fn purge(&self, id: SandboxId) {
+        self.there.lock().unwrap().remove(&id);
+    }
+
+    fn memory(&self) -> NodeMemory {
+        let sandboxes = self.there.lock().unwrap().len() as f64;
+        NodeMemory { sandboxes: Bytes::from_mb(10.0 * sandboxes), ..NodeMemory::default() }
+    }
+}
+
+/// An agent in a thread; ends, with its connections, when dropped.
+struct Agent {
+    address: SocketAddr,
+    runs: Arc<AtomicU32>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Agent {
+    fn start(node: u32, secret: Option<&str>) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let runs = Arc::new(AtomicU32::new(0));
+        let (config, counted) = (AgentConfig::new(node, secret.map(Secret::new)), runs.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                let begin = move |_: &Settings, _: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
+                    Ok(Arc::new(Pretend { runs: counted.clone(), ..Pretend::default() }))
+                };
+                let stopped = async { drop(stopped.await) };
+                serve(config, listener, Arc::new(begin), stopped).await.unwrap();
+            });
+            runtime.shutdown_timeout(Duration::from_millis(100));
+        });
+        Self { address: told.recv().unwrap(), runs, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+const FUNCTIONS: [&str; 3] = ["vanilla", "linalg", "mapreduce"];
+
+fn spec(name: &str) -> FunctionSpec {
+    FunctionSpec {
+        name: name.to_owned(),
+        owner: 0,
+        memory: Bytes::from_mb(10.0),
+        keep_alive: Span::from_secs(600),
+        run: Span::from_millis(5),
+        cold_start: Span::from_millis(2),
+        warm_start: Span::from_millis(1),
+        advantage: 0.5,
+        dump: Bytes::from_mb(10.0),
+        paused: Bytes::from_mb(1.0),
+    }
+}
+
+fn addresses(agents: &[&Agent]) -> Vec<watch::Sender<String>> {
+    agents.iter().map(|a| watch::channel(a.address.to_string()).0).collect()
+}
+
+/// Runs `(ms, function)` requests; `at_tick` sees how many have arrived.
+fn go(
+    nodes: &[watch::Sender<String>],
+    secret: Option<&str>,
+    requests: &[(u64, u32)],
+    mut at_tick: impl FnMut(u64),
+) -> (Result<Outcome, RunError>, Vec<RequestRecord>) {
+    let mut config = Config::default();
+    for (key, value) in [("policy", "fixed"), ("nodes", &nodes.len().to_string()), ("memcap", "300")] {
+        config.set(key, value).unwrap();
+    }
+    let last = requests.last().map_or(0, |r| r.0);
+    let plan = Plan {
+        config: &config,
+        specs: FUNCTIONS.map(spec).to_vec(),
+        loads: FUNCTIONS.map(Load::shipped).to_vec(),
+        settings: Settings::of(&config),
+        deadlines: Deadlines {
+            run: Duration::from_millis(300),
+            request: Duration::from_millis(700),
+            ..Deadlines::default()
+        },
+        seed: 1,
+        length: Span::from_millis(last + 1),
+        interval: Span::from_secs(1),
+        nodes: nodes.iter().map(watch::Sender::subscribe).collect(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        host: "127.0.0.1".to_owned(),
+        secret: secret.map(Secret::new),
+        start_timeout: Duration::from_secs(2),
+    };
+    let mut left: Vec<Arrival> = requests
+        .iter()
+        .map(|(ms, f)| Arrival { at: At::ZERO + Span::from_millis(*ms), function: FunctionId(*f) })
+        .collect();
+    let next = move |batch: &mut Vec<Arrival>| {
+        batch.append(&mut left);
+        false
+    };
+    let mut records = Vec::new();
+    let index = Arc::new(IndexService(Arc::new(PageIndex::default())));
+    let tick = |arrived| {
+        at_tick(arrived);
+        true
+    };
+    let outcome = run(&plan, index, next, |r, _| records.push(*r), tick);
+    (outcome, records)
+}
+
+/// That each request ended once.
+fn once(records: &[RequestRecord], requests: usize) {
+    let mut ids: Vec<RequestId> = records.iter().map(|r| r.request).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..requests as u64).map(RequestId).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_request_is_answered_once_and_right() {
+    let (a, b) = (Agent::start(0, Some("s")), Agent::start(1, Some("s")));
+    let requests: Vec<(u64, u32)> = (0..100).map(|i| (i * 10, 0)).collect();
+    let (outcome, records) = go(&addresses(&[&a, &b]), Some("s"), &requests, |_| {});
+    once(&records, 100);
+    assert!(records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
+    let outcome = outcome.unwrap();
+    assert_eq!(a.runs.load(Ordering::Relaxed) + b.runs.load(Ordering::Relaxed), 100);
+    assert!(outcome.starts.iter().any(|s| s.kind == "cold") && outcome.starts.iter().any(|s| s.kind == "warm"));
+}
+
+#[test]
+fn functions_that_never_answer_or_answer_wrongly_are_reported_failed() {
+    let a = Agent::start(0, None);
+    let requests = [(0, 0), (10, 2), (20, 1), (40, 0)];
+    let (outcome, mut records) = go(&addresses(&[&a]), None, &requests, |_| {});
+    once(&records, 4);
+    records.sort_by_key(|r| r.request);
+    let ended: Vec<Ended> = records.iter().map(|r| r.outcome).collect();
+    assert_eq!(ended, [Ended::Answered, Ended::Failed, Ended::Failed, Ended::Answered]);
+    let notes = outcome.unwrap().notes.join("\n");
+    assert!(notes.contains("3 answers were wrong") && notes.contains("not done by its deadline"), "{notes}");
+}
+
+#[test]
+fn the_requests_of_an_agent_that_dies_are_answered_elsewhere_and_it_may_come_back() {
+    let (a, b) = (Agent::start(0, None), Agent::start(1, None));
+    let nodes = addresses(&[&a, &b]);
+    let requests: Vec<(u64, u32)> = (0..250).map(|i| (i * 10, 0)).collect();
+    let (mut dying, mut back) = (Some(b), None);
+    let (outcome, records) = go(&nodes, None, &requests, |arrived| {
+        if arrived > 60 && dying.take().is_some() {
+            let again = Agent::start(1, None);
+            nodes[1].send_replace(again.address.to_string());
+            back = Some(again);
+        }
+    });
+    once(&records, 250);
+    assert!(records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
+    let notes = outcome.unwrap().notes.join("\n");
+    assert!(notes.contains("agent n1 was lost") && notes.contains("agent n1 was there again"), "{notes}");
+}
+
+#[test]
+fn an_agent_that_starts_late_is_used_when_it_is_there() {
+    let a = Agent::start(0, None);
+    let nodes = vec![watch::channel(a.address.to_string()).0, watch::channel(String::new()).0];
+    let requests: Vec<(u64, u32)> = (0..150).map(|i| (i * 10, 0)).collect();
+    let mut late = None;
+    let (outcome, records) = go(&nodes, None, &requests, |arrived| {
+        if arrived > 30 && late.is_none() {
+            let agent = Agent::start(1, None);
+            nodes[1].send_replace(agent.address.to_string());
+            late = Some(agent);
+        }
+    });
+    once(&records, 150);
+    let notes = outcome.unwrap().notes.join("\n");
+    assert!(notes.contains("n1 was not there at the start") && notes.contains("n1 was there again"), "{notes}");
+}
+
+#[test]
+fn another_secret_or_nobody_is_said_with_the_mend() {
+    let a = Agent::start(0, Some("theirs"));
+    let (outcome, _) = go(&addresses(&[&a]), Some("ours"), &[(0, 0)], |_| {});
+    assert!(outcome.unwrap_err().to_string().contains("MEDES_SECRET"));
+    let (outcome, _) = go(&[watch::channel(String::new()).0], None, &[(0, 0)], |_| {});
+    assert!(matches!(outcome, Err(RunError::NoAgent { .. })));
+}
+
+#[test]
+fn another_version_is_refused_and_the_same_order_is_done_once() {
+    let a = Agent::start(0, None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(format!("http://{}", a.address)).unwrap();
+        let mut client = AgentClient::new(endpoint.connect().await.unwrap());
+        let hello = Hello { version: PROTOCOL + 1, node: 0, epoch: 1, nonce: vec![1] };
+        let refused = client.hello(hello.clone()).await.unwrap_err();
+        assert!(refused.message().contains("same build"), "{refused}");
+        client.hello(Hello { version: PROTOCOL, ..hello }).await.unwrap();
+        let order = |id, kind: OrderKind, arguments: &str| Order {
+            id,
+            kind: kind.into(),
+            sandbox: 1,
+            function: "vanilla".into(),
+            arguments: arguments.into(),
+            start_ms: 1000,
+            run_ms: 1000,
+            ..Order::default()
+        };
+        let settings = serde_json::to_string(&Settings::default()).unwrap();
+        let (spawn, again) = (order(1, OrderKind::Spawn, "{}"), order(1, OrderKind::Spawn, "{}"));
+        let orders = vec![order(0, OrderKind::Begin, &settings), spawn, again];
+        let stream = tokio_stream::iter(orders).chain(tokio_stream::pending());
+        let mut said = client.work(stream).await.unwrap().into_inner();
+        let mut finished = false;
+        while !finished {
+            let said = said.next().await.unwrap().unwrap();
+            finished = said.step.is_some_and(|s| s.kind() == StepKind::Finished);
+        }
+    });
+    assert_eq!(a.runs.load(Ordering::Relaxed), 1);
+}
