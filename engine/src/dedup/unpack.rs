@@ -4,9 +4,9 @@
 //! connection and one-sided reads can all serve them. Every page is compared with its checksum before it is given out. A
 //! wrong base, a flipped bit, a run that is missing end in an error that names the page; never in wrong memory.
 
-use std::any::Any;
 use std::fs::{self, File};
 use std::io;
+use std::ops::DerefMut;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,19 +74,16 @@ pub trait BasePages: Sync {
     fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Scratch) -> Result<Vec<&'a [Page]>, FetchError>;
 }
 
-/// Memory that a caller keeps for a provider of base pages between its calls, of whatever kind the provider needs.
-#[derive(Default)]
-pub struct Scratch(Option<Box<dyn Any + Send>>);
+/// Memory of a kind of its provider's own, such as memory that a device writes to.
+pub type Memory = Box<dyn DerefMut<Target = [u8]> + Send + Sync>;
 
-impl Scratch {
-    /// What the provider left here, or new.
-    pub fn of<T: Default + Send + 'static>(&mut self) -> &mut T {
-        if !self.0.as_ref().is_some_and(|kept| kept.is::<T>()) {
-            self.0 = None;
-        }
-        let kept = self.0.get_or_insert_with(|| Box::new(T::default()));
-        kept.downcast_mut().expect("made with this type above")
-    }
+/// What a caller keeps for a provider of base pages between its calls.
+#[derive(Default)]
+pub struct Scratch {
+    /// Pages.
+    pub pages: Vec<Page>,
+    /// The provider's own memory, once it has some.
+    pub memory: Option<Memory>,
 }
 
 /// Base pages in open images.
@@ -158,7 +155,7 @@ impl BasePages for LocalBases<'_> {
             return runs.iter().map(|r| Ok(image(r)?.run(r.first.into(), r.pages.into()))).collect();
         }
         // A run over the border of two pages files: copy.
-        let scratch: &mut Vec<Page> = scratch.of();
+        let scratch = &mut scratch.pages;
         scratch.clear();
         for run in runs {
             let image = image(run)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use medes_engine::dedup::pack::BaseSource;
-use medes_engine::dedup::unpack::{BasePages, FetchError, Run, Scratch};
+use medes_engine::dedup::unpack::{BasePages, FetchError, Memory, Run, Scratch};
 use medes_engine::dedup::{Page, as_pages};
 use medes_engine::units::PAGE_BYTES;
 
@@ -13,7 +13,7 @@ use super::ClusterBases;
 use super::name::BaseName;
 use crate::memory::SharedMemory;
 use crate::ops::OpError;
-use crate::transport::{Buffer, PageRun, Transport, TransportError};
+use crate::transport::{PageRun, Transport, TransportError};
 
 /// A base and how to come to its pages.
 pub(super) struct Reached {
@@ -42,7 +42,7 @@ struct Kept {
     runs: Vec<Run>,
     /// Position of each run's first page in the buffer.
     starts: Vec<usize>,
-    buffer: Option<Buffer>,
+    buffer: Option<Memory>,
 }
 
 impl ClusterBases {
@@ -102,14 +102,14 @@ impl Reader {
     }
 
     /// Reads runs of other nodes' bases, one behind the other, into memory that is made large enough.
-    fn read_far(&self, runs: &[Run], buffer: &mut Option<Buffer>) -> Result<(), FetchError> {
+    fn read_far(&self, runs: &[Run], buffer: &mut Option<Memory>) -> Result<(), FetchError> {
         let Some(first) = runs.first() else { return Ok(()) };
         let bytes = runs.iter().map(|r| r.pages as usize * PAGE_BYTES).sum::<usize>();
         if buffer.as_ref().is_none_or(|b| b.len() < bytes) {
             *buffer = None;
             let made = self.transport.buffer(bytes.next_multiple_of(1 << 20));
             let io = |e: std::io::Error| OpError::Io { path: "memory for base pages".into(), reason: e.to_string() };
-            *buffer = Some(made.map_err(|e| self.fail(*first, io(e)))?);
+            *buffer = Some(Box::new(made.map_err(|e| self.fail(*first, io(e)))?));
         }
         let Some(buffer) = buffer else { return Ok(()) };
         let mut rest = &mut buffer[..];
@@ -161,10 +161,10 @@ fn explain(name: &BaseName, error: &TransportError) -> OpError {
 
 impl BasePages for Reader {
     fn fetch<'a>(&'a self, runs: &[Run], scratch: &'a mut Scratch) -> Result<Vec<&'a [Page]>, FetchError> {
-        let buffer = scratch.of::<Option<Buffer>>();
+        let buffer = &mut scratch.memory;
         let far = self.far(runs)?;
         self.timed(|| self.read_far(&far, buffer))?;
-        let mut rest: &[Page] = buffer.as_deref().map_or(&[], as_pages);
+        let mut rest: &[Page] = buffer.as_ref().map_or(&[], |memory| as_pages(memory));
         let mut out = Vec::with_capacity(runs.len());
         for run in runs {
             let (first, pages) = (run.first as usize, run.pages as usize);
@@ -206,7 +206,7 @@ impl BaseSource for Reader {
             None => {
                 let kept = self.kept.get()?;
                 let at = Run::position(&kept.runs, &kept.starts, base, number)?;
-                as_pages(kept.buffer.as_deref()?).get(at)
+                as_pages(kept.buffer.as_ref()?).get(at)
             }
         }
     }

@@ -4,6 +4,7 @@
 //! back what agents say; deadlines of the engine and of orders are timers. Whatever an agent does or does not, each request ends once:
 //! answered, or reported dropped or failed by its deadline.
 
+mod agents;
 mod books;
 pub mod link;
 pub mod local;

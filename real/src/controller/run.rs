@@ -11,27 +11,20 @@ use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::Metrics;
 use medes_engine::record::{Outcome as Ended, RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
 
+use super::agents::{Cluster, Fed, feed};
 use super::books::{Images, Orders, Pending, Sums};
-use super::link::{Event, Events, Link, Send as ToLink};
+use super::link::{Event, Send as ToLink};
 use super::{Arrival, Directory, Outcome, Plan, RunError};
-use crate::wire::controller_server::ControllerServer;
-use crate::wire::seal::{self, Tokens};
-use crate::wire::{MAX_MESSAGE, Memory, Order, OrderKind, Step, StepKind, pack_sandbox, unpack_sandbox};
+use crate::wire::{Memory, Order, OrderKind, Step, StepKind, pack_sandbox, unpack_sandbox};
 
 /// Beyond an order's own time, for the way to the agent and back: then it has failed.
 const GRACE: Duration = Duration::from_millis(1500);
 /// How often progress is told, and a stop asked for.
-const TICK: Wall = Wall::from_millis(200);
+pub(super) const TICK: Wall = Wall::from_millis(200);
 /// A measurement of memory is believed only when nothing was under way; after this long one is believed all the same.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(3);
-/// For the agents' last purges.
-const LAST: Wall = Wall::from_secs(30);
 /// Kinds of failures that are told one by one.
 const TOLD: usize = 20;
 
@@ -72,158 +65,6 @@ pub fn run<D: Directory>(
     runtime.block_on(cluster.close());
     runtime.shutdown_timeout(Wall::from_secs(1));
     finished
-}
-
-/// Hands in arrivals at their times. A thread of its own: a timer of the runtime would be up to a millisecond late.
-fn feed(
-    start: Clock,
-    mut next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
-    to: mpsc::UnboundedSender<Fed>,
-    stop: &AtomicBool,
-) {
-    let mut batch = Vec::new();
-    loop {
-        batch.clear();
-        let more = next_batch(&mut batch);
-        for arrival in &batch {
-            let at = start + Wall::from_micros(arrival.at.as_micros());
-            loop {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let left = at.saturating_duration_since(Clock::now());
-                if left.is_zero() {
-                    break;
-                }
-                std::thread::sleep(left.min(TICK));
-            }
-            if to.send(Fed::Arrival(*arrival)).is_err() {
-                return;
-            }
-        }
-        if !more {
-            // The loop may have ended already.
-            let _ = to.send(Fed::End);
-            return;
-        }
-    }
-}
-
-/// What the feeder says.
-enum Fed {
-    Arrival(Arrival),
-    End,
-}
-
-/// The links to the agents, and the controller's own service.
-struct Cluster {
-    links: Vec<(mpsc::UnboundedSender<ToLink>, JoinHandle<()>)>,
-    events: mpsc::UnboundedReceiver<(NodeId, Clock, Event)>,
-    arrivals: mpsc::UnboundedSender<Fed>,
-    fed: mpsc::UnboundedReceiver<Fed>,
-    service: JoinHandle<()>,
-    notes: Vec<String>,
-}
-
-impl Cluster {
-    /// Starts the service and the links, and waits for the agents. Those that are there, by generation; 0 for those that are not.
-    async fn reach<D: Directory>(
-        plan: &Plan<'_>,
-        directory: Arc<D>,
-        tick: &mut impl FnMut(u64) -> bool,
-    ) -> Result<(Self, Vec<u32>), RunError> {
-        let fail = |source| RunError::Listen { address: plan.listen, source };
-        let listener = TcpListener::bind(plan.listen).await.map_err(fail)?;
-        let port = listener.local_addr().map_err(fail)?.port();
-        let tokens = Tokens::default();
-        let checked = tokens.clone();
-        let server = ControllerServer::from_arc(directory)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        let server = tonic::service::interceptor::InterceptedService::new(server, move |request: tonic::Request<()>| {
-            checked.check(&request).map(|_| request)
-        });
-        let service = tokio::spawn(async move {
-            let serving = Server::builder()
-                .tcp_nodelay(true)
-                .add_service(server)
-                .serve_with_incoming(TcpListenerStream::new(listener));
-            if let Err(e) = serving.await {
-                tracing::error!("the controller's gRPC server ended: {e}");
-            }
-        });
-        let mut settings = plan.settings.clone();
-        settings.epoch = seal::number();
-        settings.controller = format!("{}:{port}", plan.host);
-        let text = serde_json::to_string(&settings).unwrap_or_default();
-        let (events_to, events) = mpsc::unbounded_channel();
-        let links = plan.nodes.iter().enumerate().map(|(i, address)| {
-            let link = Link {
-                node: NodeId(i as u32),
-                address: address.clone(),
-                epoch: settings.epoch,
-                settings: text.clone(),
-                secret: plan.secret.clone(),
-                tokens: tokens.clone(),
-            };
-            let (orders, taken) = mpsc::unbounded_channel();
-            (orders, tokio::spawn(link.drive(taken, Events::clone(&events_to))))
-        });
-        let (arrivals, fed) = mpsc::unbounded_channel();
-        let mut cluster = Self { links: links.collect(), events, arrivals, fed, service, notes: Vec::new() };
-        match cluster.wait(plan, tick).await {
-            Ok(there) => Ok((cluster, there)),
-            Err(e) => {
-                cluster.close().await;
-                Err(e)
-            }
-        }
-    }
-
-    async fn wait(&mut self, plan: &Plan<'_>, tick: &mut impl FnMut(u64) -> bool) -> Result<Vec<u32>, RunError> {
-        let mut there = vec![0; plan.nodes.len()];
-        let end = Clock::now() + plan.start_timeout;
-        while there.contains(&0) && Clock::now() < end {
-            if !tick(0) {
-                return Err(RunError::Stopped);
-            }
-            match tokio::time::timeout(TICK, self.events.recv()).await {
-                Ok(Some((node, _, Event::Up { generation, trouble }))) => {
-                    there[node.index()] = generation;
-                    if !trouble.is_empty() {
-                        self.notes.push(format!("agent {node}: {trouble}"));
-                    }
-                }
-                Ok(Some((node, _, Event::Lost { .. }))) => there[node.index()] = 0,
-                Ok(Some((node, _, Event::Refused { address, reason }))) => {
-                    return Err(RunError::Refused { node, address, reason });
-                }
-                _ => {}
-            }
-        }
-        if there.iter().all(|g| *g == 0) {
-            let nodes: Vec<String> = plan.nodes.iter().map(|n| n.borrow().clone()).collect();
-            return Err(RunError::NoAgent { nodes: nodes.join(", "), after: plan.start_timeout });
-        }
-        Ok(there)
-    }
-
-    fn senders(&self) -> Vec<mpsc::UnboundedSender<ToLink>> {
-        self.links.iter().map(|l| l.0.clone()).collect()
-    }
-
-    /// Ends the run at the agents.
-    async fn close(self) {
-        let ended = async {
-            for (orders, link) in self.links {
-                drop(orders);
-                // A link that panicked has no agent to end.
-                let _ = link.await;
-            }
-        };
-        let _ = tokio::time::timeout(LAST, ended).await;
-        self.service.abort();
-    }
 }
 
 struct Controller<'a, D, S> {

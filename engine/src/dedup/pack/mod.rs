@@ -20,6 +20,7 @@
 //! block: if by this sample one of them comes within a twentieth, the image is packed again with four times the budget, and at last with none.
 
 mod base;
+mod bounds;
 mod encode;
 
 pub use base::{
@@ -42,7 +43,8 @@ use super::zero;
 use crate::units::PAGE_BYTES;
 use prost::Message;
 
-use encode::{BlockOut, Bounds, Encoder};
+use bounds::Bounds;
+use encode::{BlockOut, Encoder};
 
 /// How a base page is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
