@@ -26,16 +26,13 @@ impl Buffer {
         Ok(Self { memory: Arc::new(SharedMemory::zeroed("medes-restore", bytes)?), bytes, give_back: None })
     }
 
-    /// The first `bytes` bytes of memory that a transport keeps. Unsafe because two buffers must not share memory.
+    /// The first `bytes` bytes of memory that a transport keeps, or all that it has. Unsafe because two buffers must not share memory.
     ///
     /// # Safety
     /// Until `give_back` is called nobody else reads or writes the memory, but for reads that borrow the buffer.
-    ///
-    /// # Panics
-    /// The memory is shorter.
     #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
     pub(super) unsafe fn borrowed(memory: Arc<SharedMemory>, bytes: usize, give_back: GiveBack) -> Self {
-        assert!(bytes <= memory.len());
+        let bytes = bytes.min(memory.len());
         Self { memory, bytes, give_back: Some(give_back) }
     }
 }
