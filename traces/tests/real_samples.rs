@@ -97,9 +97,12 @@ fn the_stream_of_the_sample() {
     let trace = read("azure2019", &path, &window("480..959"));
     let (mut arrivals, mut batch) = (trace.arrivals(1), Vec::new());
     let mut seen = vec![(0u64, 0u64); trace.functions.len()];
-    let (mut before, mut batches) = (None, 0);
+    let (mut before, mut minutes) = (None, std::collections::BTreeSet::new());
     while arrivals.next_batch(&mut batch) {
         assert!(!batch.is_empty() && batch.len() < 50_000);
+        let minute = batch[0].at.minute();
+        assert!(batch.iter().all(|arrival| arrival.at.minute() == minute));
+        minutes.insert(minute);
         for arrival in batch.drain(..) {
             let now = Some((arrival.at, arrival.function));
             assert!(now >= before && arrival.at.minute() < 480);
@@ -108,9 +111,8 @@ fn the_stream_of_the_sample() {
             slot.0 += 1;
             slot.1 += arrival.run.as_micros();
         }
-        batches += 1;
     }
-    assert_eq!(batches, 480);
+    assert_eq!(minutes.len(), 480);
     let mut busy = 0;
     for (function, (requests, micros)) in trace.functions.iter().zip(seen) {
         assert_eq!(function.requests, requests);
