@@ -4,6 +4,7 @@
 
 mod bench;
 mod cluster_cmd;
+mod compare;
 mod dedup_cmd;
 mod doctor;
 mod experiment;
@@ -79,6 +80,8 @@ enum Command {
             medes figures 1 2 10 11 --dumps dumps      from dumps that scripts/make-dumps made"
     )]
     Figures(figures::FiguresArgs),
+    /// Hold two runs side by side: simulated against real, policy against policy, before against after.
+    Compare(compare::CompareArgs),
     /// List the shipped experiments.
     List,
     /// Explain a parameter, policy, strategy or profile set; all of them without a name.
@@ -239,6 +242,7 @@ fn main() -> ExitCode {
             let ours = refused || INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed);
             if ours { Failure::Run(e) } else { Failure::Input(e) }
         }),
+        Command::Compare(args) => compare::run(&args, &out),
         Command::List => list(&out).map_err(Failure::Run),
         Command::Explain { name } => explain::explain(name.as_deref(), &out).map_err(Failure::Input),
         Command::Controller(args) => run_experiment(args.into_run(), &out),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod compare;
 mod dedup;
 mod figures;
 mod input;
