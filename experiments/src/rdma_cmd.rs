@@ -17,7 +17,8 @@ use crate::profiles;
 pub enum RdmaCmd {
     /// Measure reads of base pages: reads and bytes a second, latencies, over each transport.
     #[command(
-        after_help = "Examples:\n  medes rdma bench --address 10.0.0.1   both sides on this machine, over the RDMA device with this address\n  \
+        after_help = "Examples:\n  medes rdma bench                                  local and tcp, this machine alone\n  \
+        medes rdma bench --address 10.0.0.1               verbs too, over the RDMA device with this address\n  \
         medes rdma bench --cluster cluster.json --node 0 --peer 1     from another machine, where `medes rdma serve` runs"
     )]
     Bench(BenchArgs),
@@ -68,7 +69,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N")]
     node: u32,
     /// Transports.
-    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', default_value = "verbs")]
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', default_value = "tcp,verbs")]
     transport: Vec<String>,
     /// Pages of each region.
     #[arg(long, value_name = "N", default_value_t = 16_384)]

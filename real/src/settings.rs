@@ -11,7 +11,7 @@ pub struct Settings {
     pub functions: Vec<Action>,
     /// How sandboxes are made.
     pub sandbox: SandboxKind,
-    /// How base pages of other nodes are read: `tcp` or `verbs`; pages of the node itself are read in place.
+    /// How base pages of other nodes are read; pages of the node itself are read in place.
     pub transport: TransportKind,
     /// The CRIU to use; empty: `MEDES_CRIU`, the one of scripts/setup-criu, or the system's.
     pub criu: String,
@@ -73,8 +73,10 @@ pub enum SandboxKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TransportKind {
-    /// Over TCP: works everywhere.
+    /// `verbs` if all agents have RDMA devices at the addresses of their pages, else `tcp`. The controller finds out before it tells agents.
     #[default]
+    Auto,
+    /// Over TCP: works everywhere.
     Tcp,
     /// One-sided, over RDMA devices.
     Verbs,

@@ -20,8 +20,8 @@ use medes_real::cluster::ClusterFile;
 use medes_real::controller::local::LISTENS;
 use medes_real::node::{self, LocalSandboxes, NodeOptions, Push};
 use medes_real::ops::{OpError, Sandboxes};
-use medes_real::settings::{SandboxKind, Settings, TransportKind};
-use medes_real::transport::Secret;
+use medes_real::settings::{SandboxKind, Settings};
+use medes_real::transport::{Secret, has_verbs};
 
 use crate::output::Output;
 use crate::workload::Workload;
@@ -71,6 +71,10 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let listener = runtime.block_on(agent::listen(node, address))?;
     let at = listener.local_addr()?;
+    let verbs = match pages {
+        Some(pages) => has_verbs(pages.ip()),
+        None => Err("it has no cluster file".into()),
+    };
     let pages = pages.unwrap_or_else(|| SocketAddr::new(at.ip(), 0));
     let (folder, shared) = (run_dir.clone(), secret.clone());
     let begin = move |settings: &Settings, link: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
@@ -79,7 +83,7 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     // Read by the controller that started this; a reader that is gone is noticed by the end of standard input.
     let _ = writeln!(std::io::stdout(), "{LISTENS}{at}").and_then(|()| std::io::stdout().flush());
     out.say(format!("agent {node}: waits for a controller; its sandboxes are under {}", run_dir.display()));
-    let config = AgentConfig { ends_with_lease: args.child, ..AgentConfig::new(node, secret) };
+    let config = AgentConfig { ends_with_lease: args.child, verbs, ..AgentConfig::new(node, secret) };
     let served = runtime.block_on(agent::serve(config, listener, Arc::new(begin), stop(args.child)));
     runtime.shutdown_timeout(Duration::from_secs(2));
     node::clean(&run_dir)?;
@@ -141,12 +145,8 @@ fn sandboxes(
         let what = "sandbox = \"runc\" is not in agents yet: set sandbox = \"process\"".to_owned();
         return Err(OpError::Controller(what));
     }
-    if settings.transport == TransportKind::Verbs {
-        let what = "transport = \"verbs\" is not in agents yet: set transport = \"tcp\"".to_owned();
-        return Err(OpError::Controller(what));
-    }
     let place = Place { listen: pages, peers: peers.clone(), secret: secret.cloned() };
-    let ask = bases::Link { token: link.token.clone(), runtime: link.runtime.clone() };
+    let ask = bases::Link { token: link.token.clone(), runtime: link.runtime.clone(), peers: link.peers.clone() };
     let bases = Arc::new(ClusterBases::connect(settings, node, ask, place)?);
     let mut options = NodeOptions::new(node, &folder.join(format!("run-{:08x}", settings.epoch as u32)));
     options.nopause = settings.nopause;

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use crate::ops::{OpError, Sandboxes};
 use crate::settings::Settings;
-use crate::transport::Secret;
+use crate::transport::{PeerEvent, Secret};
 use crate::wire::agent_server::AgentServer;
 use crate::wire::seal::Token;
 use crate::wire::{MAX_MESSAGE, seal};
@@ -39,6 +40,8 @@ pub struct AgentConfig {
     pub report_every: Duration,
     /// What cannot be done here, for the controller's log; empty if all is well.
     pub trouble: String,
+    /// Whether base pages can be read over verbs, and why not.
+    pub verbs: Result<(), String>,
 }
 
 impl AgentConfig {
@@ -51,6 +54,7 @@ impl AgentConfig {
             ends_with_lease: false,
             report_every: Duration::from_millis(500),
             trouble: String::new(),
+            verbs: Err("nobody looked for an RDMA device".into()),
         }
     }
 }
@@ -68,6 +72,8 @@ pub struct ControllerLink {
     pub node: u32,
     /// Process of the agent.
     pub incarnation: u64,
+    /// Where it is said what the transport sees of other agents.
+    pub peers: mpsc::UnboundedSender<PeerEvent>,
 }
 
 /// Makes the sandboxes of a run; what it made before is purged when this is called.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -98,7 +98,9 @@ impl Agent {
         if order.again {
             return Err(Status::not_found("nothing is left of that run"));
         }
+        let (peers, seen) = mpsc::unbounded_channel();
         let link = ControllerLink {
+            peers,
             address: settings.controller.clone(),
             token,
             runtime: tokio::runtime::Handle::current(),
@@ -111,6 +113,7 @@ impl Agent {
             .map_err(|e| Status::internal(format!("making sandboxes possible: {e}")))?
             .map_err(|e| Status::failed_precondition(format!("agent {}: {e}", self.config.node)))?;
         let made = Arc::new(World::new(epoch, made, self.config.report_every));
+        made.clone().tell_of_peers(seen);
         *world = Some(made.clone());
         Ok(made)
     }
@@ -160,6 +163,8 @@ impl agent_server::Agent for Agent {
             nonce: self.nonce.clone(),
             seal: seal::answer(secret, &hello, &self.nonce, self.incarnation),
             trouble: self.config.trouble.clone(),
+            verbs: self.config.verbs.is_ok(),
+            no_verbs: self.config.verbs.clone().err().unwrap_or_default(),
         }))
     }
 

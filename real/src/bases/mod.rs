@@ -13,6 +13,7 @@
 //! ([`unpack`]) asks nobody but their owners. Pages of this node's own bases are taken where they lie.
 
 pub mod client;
+mod connect;
 pub mod index;
 mod name;
 mod pack;
@@ -22,7 +23,7 @@ pub mod service;
 mod unpack;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -33,12 +34,12 @@ use medes_engine::dedup::pack::{Choose, Coding, Options};
 use medes_engine::dedup::patch;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
+use tokio::sync::mpsc;
 
 use crate::memory::SharedMemory;
 use crate::ops::{Bases, Give, OpError, Packed, Registered, Unpacked};
 use crate::settings::Settings;
-use crate::transport::tcp::{self, Tcp};
-use crate::transport::{Region, Secret, Transport};
+use crate::transport::{PeerEvent, Region, Secret, Transport};
 use crate::wire::seal::Token;
 use client::{GrpcIndex, IndexClient};
 
@@ -113,6 +114,8 @@ pub struct Link {
     pub token: Token,
     /// Where they run.
     pub runtime: tokio::runtime::Handle,
+    /// Where it is said what the transport sees of other agents.
+    pub peers: mpsc::UnboundedSender<PeerEvent>,
 }
 
 /// Where an agent serves base pages, and to whom.
@@ -154,19 +157,15 @@ impl ClusterBases {
         Self { node, transport, client, settings, own: Mutex::default() }
     }
 
-    /// For an agent of a cluster: over TCP, with the controller of its settings.
+    /// For an agent of a cluster, with the transport and the controller of its settings.
     ///
     /// # Errors
     /// Settings that cannot be followed, or an address that cannot be used.
     pub fn connect(settings: &Settings, node: NodeId, link: Link, place: Place) -> Result<Self, OpError> {
         let pack = PackSettings::of(settings).map_err(|e| OpError::Controller(format!("its settings: {e}")))?;
-        let io = |e: std::io::Error| OpError::Io { path: place.listen.to_string(), reason: e.to_string() };
-        let listener = TcpListener::bind(place.listen).map_err(io)?;
-        // Without a secret, whoever the controller told of this run.
-        let secret = place.secret.clone().unwrap_or_else(|| Secret::new(&format!("run {:016x}", settings.epoch)));
-        let transport = Tcp::start(node, listener, tcp::Settings::new(place.peers.clone(), secret)).map_err(io)?;
+        let transport = connect::transport(settings, node, link.peers, place)?;
         let client = GrpcIndex::new(&settings.controller, link.token, link.runtime)?;
-        Ok(Self::new(node, Arc::new(transport), client, pack))
+        Ok(Self::new(node, transport, client, pack))
     }
 
     fn own(&self) -> MutexGuard<'_, BTreeMap<SandboxId, Own>> {

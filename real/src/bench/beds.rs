@@ -8,10 +8,12 @@ use medes_engine::id::NodeId;
 use medes_engine::units::PAGE_BYTES;
 
 use crate::memory::SharedMemory;
+use crate::transport::local::Local;
+use crate::transport::tcp::{self, Tcp};
 use crate::transport::{Region, Secret, Transport};
 
 /// The transports, by name.
-pub const TRANSPORTS: [&str; 1] = ["verbs"];
+pub const TRANSPORTS: [&str; 3] = ["local", "tcp", "verbs"];
 
 /// A reader, and the region that it is to read.
 pub struct Bed {
@@ -57,6 +59,15 @@ impl Place {
         let own =
             self.pages.get(&self.node).ok_or_else(|| fail(format!("{} has no address for its pages", self.node)))?;
         match name {
+            "local" => Local::new(self.node)
+                .map(|t| ("local", Arc::new(t) as Arc<dyn Transport>))
+                .map_err(|e| fail(e.to_string())),
+            "tcp" => {
+                let listener = TcpListener::bind(own).map_err(|e| fail(format!("{own}: {e}")))?;
+                let settings = tcp::Settings::new(self.pages.clone(), self.secret.clone());
+                let started = Tcp::start(self.node, listener, settings).map_err(|e| fail(e.to_string()))?;
+                Ok(("tcp", Arc::new(started)))
+            }
             "verbs" => self.verbs(*own).map(|t| ("verbs", t)).map_err(fail),
             other => Err(fail(format!("no such transport as {other}; there are {}", TRANSPORTS.join(", ")))),
         }
@@ -73,7 +84,7 @@ impl Place {
 
     #[cfg(not(feature = "rdma"))]
     fn verbs(&self, _own: SocketAddr) -> Result<Arc<dyn Transport>, String> {
-        Err("this program was built without it; docs/rdma.md says how to build with the feature `rdma`".into())
+        Err(crate::transport::NOT_BUILT.into())
     }
 }
 
@@ -88,7 +99,7 @@ fn pages(count: u32) -> Result<Arc<SharedMemory>, String> {
     SharedMemory::filled("medes-bench", count as usize * PAGE_BYTES, number).map(Arc::new).map_err(|e| e.to_string())
 }
 
-/// Owner and reader in this process, over the RDMA device with `address`.
+/// Owner and reader in this process, over the loopback device, or for `verbs` over the RDMA device with `address`.
 ///
 /// # Errors
 /// The transport is not to be had here.
@@ -113,7 +124,7 @@ pub fn here(name: &str, count: u32, address: Option<IpAddr>, polled: bool) -> Re
     };
     let (name, owner) = place(0).transport(name)?;
     let region = owner.publish(pages(count).map_err(fail)?).map_err(|e| fail(e.to_string()))?;
-    let reader = place(1).transport(name)?.1;
+    let reader = if name == "local" { owner.clone() } else { place(1).transport(name)?.1 };
     Ok(Bed { name, reader, region, _owner: Some(owner) })
 }
 

@@ -160,29 +160,7 @@ mod tests {
 
     use super::*;
     use crate::memory::SharedMemory;
-    use crate::transport::{Buffer, PublishError};
-
-    /// A transport whose reads are immediate.
-    struct Immediate;
-
-    impl Transport for Immediate {
-        fn publish(&self, pages: Arc<SharedMemory>) -> Result<Region, PublishError> {
-            let pages = (pages.len() as u64 / PAGE) as u32;
-            Ok(Region { owner: NodeId(0), incarnation: 0, address: 0, key: 0, pages })
-        }
-
-        fn withdraw(&self, _: &Region) -> bool {
-            true
-        }
-
-        fn buffer(&self, bytes: usize) -> std::io::Result<Buffer> {
-            Buffer::new(bytes)
-        }
-
-        fn read(&self, region: &Region, runs: &[PageRun], into: &mut [u8], _: Instant) -> Result<(), TransportError> {
-            region.check(runs, into.len())
-        }
-    }
+    use crate::transport::local::Local;
 
     #[test]
     fn a_planted_model_is_found_again() {
@@ -231,18 +209,17 @@ mod tests {
 
     #[test]
     fn a_row_counts_what_was_read() {
-        let local = Immediate;
-        let region = Immediate
-            .publish(Arc::new(SharedMemory::zeroed("medes-bench", 1 << 20).expect("memory")))
-            .expect("published");
+        let local = Local::new(NodeId(0)).expect("a transport");
+        let region =
+            local.publish(Arc::new(SharedMemory::zeroed("medes-bench", 1 << 20).expect("memory"))).expect("published");
         let shape = Shape { run_pages: 4, depth: 8 };
-        let row = measure("immediate", &local, &region, shape, Duration::ZERO).expect("reads").expect("a row");
+        let row = measure("local", &local, &region, shape, Duration::ZERO).expect("reads").expect("a row");
         assert_eq!(row.reads, 20 * 8);
         assert!(row.p50_us <= row.p99_us && row.p99_us <= row.p999_us);
         let ratio = row.gb_per_s * 1e9 / (row.reads_per_s * 4.0 * 4096.0);
         assert!((ratio - 1.0).abs() < 1e-9, "bytes and reads agree");
         assert!(
-            measure("immediate", &local, &region, Shape { run_pages: 200, depth: 8 }, Duration::ZERO)
+            measure("local", &local, &region, Shape { run_pages: 200, depth: 8 }, Duration::ZERO)
                 .expect("reads")
                 .is_none()
         );

@@ -6,14 +6,15 @@ use std::time::{Duration as Wall, Instant as Clock};
 
 use medes_engine::id::NodeId;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::link::{Event, Events, Link, Send as ToLink};
 use super::run::TICK;
-use super::{Arrival, Directory, Plan, RunError};
+use super::{Arrival, Directory, Plan, RunError, transport};
+use crate::settings::TransportKind;
 use crate::wire::MAX_MESSAGE;
 use crate::wire::controller_server::ControllerServer;
 use crate::wire::seal::{self, Tokens};
@@ -70,6 +71,8 @@ pub(super) struct Cluster {
     pub(super) fed: mpsc::UnboundedReceiver<Fed>,
     service: JoinHandle<()>,
     pub(super) notes: Vec<String>,
+    /// Told of agents that others cannot reach.
+    pub(super) suspected: Vec<Arc<Notify>>,
 }
 
 impl Cluster {
@@ -100,24 +103,39 @@ impl Cluster {
             }
         });
         let mut settings = plan.settings.clone();
-        settings.epoch = seal::number();
+        let mut notes = Vec::new();
+        let epoch = seal::number();
+        settings.epoch = epoch;
         settings.controller = format!("{}:{port}", plan.host);
+        let suspected: Vec<Arc<Notify>> = plan.nodes.iter().map(|_| Arc::default()).collect();
+        let link = |i: usize, settings: &str| Link {
+            node: NodeId(i as u32),
+            address: plan.nodes[i].clone(),
+            epoch,
+            settings: settings.to_owned(),
+            secret: plan.secret.clone(),
+            tokens: tokens.clone(),
+            suspected: suspected[i].clone(),
+        };
+        if settings.transport == TransportKind::Auto {
+            let links = (0..plan.nodes.len()).map(|i| link(i, "")).collect();
+            let chosen = transport::choose(links, plan.start_timeout, tick).await;
+            let Some((kind, note)) = chosen else {
+                service.abort();
+                return Err(RunError::Stopped);
+            };
+            settings.transport = kind;
+            notes.extend(note);
+        }
         let text = serde_json::to_string(&settings).unwrap_or_default();
         let (events_to, events) = mpsc::unbounded_channel();
-        let links = plan.nodes.iter().enumerate().map(|(i, address)| {
-            let link = Link {
-                node: NodeId(i as u32),
-                address: address.clone(),
-                epoch: settings.epoch,
-                settings: text.clone(),
-                secret: plan.secret.clone(),
-                tokens: tokens.clone(),
-            };
+        let links = (0..plan.nodes.len()).map(|i| {
             let (orders, taken) = mpsc::unbounded_channel();
-            (orders, tokio::spawn(link.drive(taken, Events::clone(&events_to))))
+            (orders, tokio::spawn(link(i, &text).drive(taken, Events::clone(&events_to))))
         });
         let (arrivals, fed) = mpsc::unbounded_channel();
-        let mut cluster = Self { links: links.collect(), events, arrivals, fed, service, notes: Vec::new() };
+        let links = links.collect();
+        let mut cluster = Self { links, events, arrivals, fed, service, notes, suspected };
         match cluster.wait(plan, tick).await {
             Ok(there) => Ok((cluster, there)),
             Err(e) => {

@@ -4,10 +4,11 @@
 //! under the same ids, and nobody notices. Anything else is a lost node: its orders are forgotten, and the agent begins anew when it is there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use medes_engine::id::NodeId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -20,6 +21,8 @@ use crate::wire::{Hello, MAX_MESSAGE, Memory, Order, OrderKind, PROTOCOL, Step, 
 
 /// An agent that says nothing for so long is lost; it says its memory every half second.
 const SILENCE: Duration = Duration::from_secs(4);
+/// The same when another agent has lost it: between two of its reports, and some more.
+const SUSPECTED: Duration = Duration::from_millis(1500);
 /// For a connection, and for the greeting.
 const CONNECT: Duration = Duration::from_secs(2);
 /// For the beginning of a stream: the agent may have to purge an earlier run.
@@ -36,6 +39,13 @@ pub enum Event {
         generation: u32,
         /// What it cannot do.
         trouble: String,
+    },
+    /// Its transport has lost another agent.
+    PeerLost {
+        /// Which.
+        peer: NodeId,
+        /// What was seen.
+        reason: String,
     },
     /// It is lost.
     Lost {
@@ -81,6 +91,8 @@ pub struct Link {
     pub secret: Option<Secret>,
     /// Tokens of the sessions, for the controller's own service.
     pub tokens: seal::Tokens,
+    /// Told when another agent cannot reach this one: it is lost sooner then if it is silent.
+    pub suspected: Arc<Notify>,
 }
 
 enum Broken {
@@ -97,6 +109,8 @@ struct Session {
     token: Token,
     incarnation: u64,
     trouble: String,
+    /// Whether it can read base pages over verbs.
+    verbs: Result<(), String>,
 }
 
 struct State {
@@ -206,7 +220,8 @@ impl Link {
         }
         let token = Token::new(self.secret.as_ref(), &hello, &welcome.nonce, welcome.incarnation);
         self.tokens.add(token.clone());
-        Ok(Session { client, token, incarnation: welcome.incarnation, trouble: welcome.trouble })
+        let verbs = if welcome.verbs { Ok(()) } else { Err(welcome.no_verbs) };
+        Ok(Session { client, token, incarnation: welcome.incarnation, trouble: welcome.trouble, verbs })
     }
 
     async fn work(
@@ -238,21 +253,27 @@ impl Link {
             tell(Event::Up { generation: state.generation, trouble: std::mem::take(&mut session.trouble) });
         }
         let mut resumed = again;
+        let mut silence = SILENCE;
         loop {
             tokio::select! {
-                next = tokio::time::timeout(SILENCE, said.next()) => {
+                () = self.suspected.notified() => silence = SUSPECTED,
+                next = tokio::time::timeout(silence, said.next()) => {
                     let said = match next {
-                        Err(_) => return Ok(Broken::Gone(format!("it said nothing for {} s", SILENCE.as_secs()))),
+                        Err(_) => return Ok(Broken::Gone(format!("it said nothing for {} s", silence.as_secs_f64()))),
                         Ok(None) => return Ok(Broken::Gone("it closed the stream".into())),
                         Ok(Some(Err(status))) => return Ok(Broken::Gone(status.message().to_owned())),
                         Ok(Some(Ok(said))) => said,
                     };
+                    silence = SILENCE;
                     if resumed {
                         tracing::info!("{} is at work again", self.node);
                         resumed = false;
                     }
                     if let Some(memory) = said.memory {
                         tell(Event::Memory(memory, said.received));
+                    }
+                    if let Some(lost) = said.lost {
+                        tell(Event::PeerLost { peer: NodeId(lost.node), reason: lost.reason });
                     }
                     if let Some(step) = said.step {
                         let last = state.unanswered.get(&step.order).is_some_and(|o| ends(o, step.kind()));
@@ -291,6 +312,11 @@ impl Link {
     }
 }
 
+/// Asks an agent whether it can read base pages over verbs; nothing if it cannot be asked now.
+pub(super) async fn has_verbs(link: &Link) -> Option<Result<(), String>> {
+    link.greet().await.ok().map(|session| session.verbs)
+}
+
 /// Ends an agent; false if it could not be told.
 pub async fn terminate(address: &str, node: NodeId, secret: Option<&Secret>) -> bool {
     let (_, address) = watch::channel(address.to_owned());
@@ -301,6 +327,7 @@ pub async fn terminate(address: &str, node: NodeId, secret: Option<&Secret>) -> 
         settings: String::new(),
         secret: secret.cloned(),
         tokens: seal::Tokens::default(),
+        suspected: Arc::default(),
     };
     let Ok(mut session) = link.greet().await else { return false };
     let request = session.token.stamp(Request::new(Terminate {}));

@@ -9,6 +9,7 @@ mod books;
 pub mod link;
 pub mod local;
 mod run;
+mod transport;
 
 use std::net::SocketAddr;
 use std::time::Duration;

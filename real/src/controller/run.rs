@@ -11,7 +11,7 @@ use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::Metrics;
 use medes_engine::record::{Outcome as Ended, RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::agents::{Cluster, Fed, feed};
 use super::books::{Images, Orders, Pending, Sums};
@@ -50,6 +50,7 @@ pub fn run<D: Directory>(
     let (mut cluster, missing) = runtime.block_on(Cluster::reach(plan, directory.clone(), &mut tick))?;
     let mut controller = Controller::new(plan, engine, directory, sink, cluster.senders());
     controller.notes.append(&mut cluster.notes);
+    controller.suspected.clone_from(&cluster.suspected);
     let stop = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         let (arrivals, start) = (cluster.arrivals.clone(), controller.start);
@@ -91,6 +92,7 @@ struct Controller<'a, D, S> {
     failures: u64,
     lost: u64,
     notes: Vec<String>,
+    suspected: Vec<Arc<Notify>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -133,6 +135,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             failures: 0,
             lost: 0,
             notes: Vec::new(),
+            suspected: Vec::new(),
         }
     }
 
@@ -351,6 +354,13 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
                 self.lost += 1;
                 self.note(format!("agent {node} was lost at {:.1} s: {reason}", at.as_secs_f64()));
                 self.lose(at, node);
+            }
+            Event::PeerLost { peer, reason } => {
+                // Whether its sandboxes are gone as well, its own link knows, and hurries now.
+                self.note(format!("agent {node} lost agent {peer} at {:.1} s: {reason}", at.as_secs_f64()));
+                if let Some(suspected) = self.suspected.get(peer.index()) {
+                    suspected.notify_one();
+                }
             }
             Event::Up { generation, trouble } => {
                 self.note(format!("agent {node} was there again at {:.1} s", at.as_secs_f64()));

@@ -21,6 +21,7 @@ pub mod verbs;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +32,24 @@ pub use plan::{PAGE, Part, PlannedRead, ReadLimits, plan};
 pub use secret::Secret;
 
 use crate::memory::SharedMemory;
+
+/// What to do about a program without `verbs`.
+pub const NOT_BUILT: &str =
+    "this program was built without RDMA; `cargo build --release --features rdma` builds it with (docs/rdma.md)";
+
+/// Whether pages at an address of this host can be read over verbs.
+///
+/// # Errors
+/// Why not, and how to get it.
+pub fn has_verbs(address: IpAddr) -> Result<(), String> {
+    #[cfg(feature = "rdma")]
+    return verbs::probe(address).map_err(|e| e.to_string());
+    #[cfg(not(feature = "rdma"))]
+    {
+        let _ = address;
+        Err(NOT_BUILT.into())
+    }
+}
 
 /// Reads base pages of other agents, and offers one's own. All methods may be called from any number of threads.
 pub trait Transport: Send + Sync {

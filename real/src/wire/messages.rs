@@ -38,6 +38,12 @@ pub struct Welcome {
     /// What cannot be done there, for people; empty if all is well.
     #[prost(string, tag = "6")]
     pub trouble: String,
+    /// Whether base pages can be read there over verbs.
+    #[prost(bool, tag = "7")]
+    pub verbs: bool,
+    /// Why not, for people.
+    #[prost(string, tag = "8")]
+    pub no_verbs: String,
 }
 
 /// Ends an agent.
@@ -119,6 +125,20 @@ pub struct Said {
     /// With `memory`: the last order that was received when measuring began.
     #[prost(uint64, tag = "3")]
     pub received: u64,
+    /// On its own account: the transport lost another agent, with its base pages.
+    #[prost(message, optional, tag = "4")]
+    pub lost: Option<LostPeer>,
+}
+
+/// An agent that another one cannot read from any more.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LostPeer {
+    /// Which node.
+    #[prost(uint32, tag = "1")]
+    pub node: u32,
+    /// What was seen.
+    #[prost(string, tag = "2")]
+    pub reason: String,
 }
 
 /// How far an order is.

@@ -18,7 +18,7 @@ mod sys;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -119,6 +119,25 @@ pub enum SetupError {
     /// No random numbers.
     #[error("random numbers from the system: {0}")]
     Entropy(String),
+}
+
+impl SetupError {
+    /// Whether somebody else listens at the address.
+    pub fn address_in_use(&self) -> bool {
+        matches!(self, Self::Call(e) if e.source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
+/// Looks whether an RDMA device of this host has an address.
+///
+/// # Errors
+/// None has, or the system lacks something the message names.
+pub fn probe(address: IpAddr) -> Result<(), SetupError> {
+    make_fork_safe()?;
+    let id = CmId::new(&EventChannel::new()?)?;
+    id.bind(SocketAddr::new(address, 0))?;
+    Domain::of(&id)?.limits()?;
+    Ok(())
 }
 
 /// A transport: owner and reader in one.
