@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bounds::{Bounds, SAMPLED};
+use super::draft::{BlockOut, Draft};
 use super::{BaseSet, Choose, Coding, Found, Options};
 use crate::dedup::choose::{BaseInfo, Votes, reference};
 use crate::dedup::file::{BLOCK, Entry};
@@ -21,13 +21,6 @@ const NEAR: u32 = 256;
 pub(super) const PLACES: usize = 4;
 /// Of so many pages one is looked at to learn how the image lies to its bases; those between are settled when they are written.
 const SURVEYED: u64 = 2;
-/// No method that writes anything gets below this: a smaller patch need not be compared with others.
-const FLOOR: usize = 4;
-/// A byte difference of no more bytes than this is not tried with zstd after the base page, when time is limited.
-const WORTH_PREFIX: usize = 48;
-/// And of no more than this not with zstd alone.
-const WORTH_ALONE: usize = 1024;
-
 /// Fingerprints pages and looks them up.
 pub(super) struct Searcher<'a> {
     bases: &'a BaseSet,
@@ -111,17 +104,6 @@ impl<'a> Searcher<'a> {
     }
 }
 
-/// A block, written.
-#[derive(Default)]
-pub(super) struct BlockOut {
-    pub(super) entries: Vec<Entry>,
-    pub(super) patches: Vec<u8>,
-    pub(super) matched: u64,
-    pub(super) placed: u64,
-    pub(super) cut_short: u64,
-    pub(super) bounds: Bounds,
-}
-
 /// Writes pages.
 pub(super) struct Encoder<'a> {
     image: &'a Image,
@@ -162,15 +144,6 @@ impl Chosen<'_> {
             Content::Relocated(page) => page,
         }
     }
-}
-
-/// A page that is to be written by whatever method the time left allows.
-struct Draft {
-    /// Position in the block.
-    at: usize,
-    base: Option<(u32, u32)>,
-    /// Its patch in the block's scratch memory; empty for a whole page.
-    patch: std::ops::Range<usize>,
 }
 
 impl<'a> Encoder<'a> {
@@ -237,8 +210,6 @@ impl<'a> Encoder<'a> {
     /// Writes block `i`; `found` holds what was searched before, if it was.
     pub(super) fn block(&mut self, i: usize, found: Option<&[Found]>) -> BlockOut {
         let mut out = BlockOut::default();
-        // Pages whose method depends on the time left.
-        let (mut drafts, mut scratch) = (Vec::new(), Vec::new());
         for (j, (n, page)) in self.pages(i).enumerate() {
             let mut entry = Entry { method: Method::Zero, base: (0, 0), length: 0, checksum: 0 };
             if !zero::is_zero(page) {
@@ -247,26 +218,28 @@ impl<'a> Encoder<'a> {
                 out.matched += u64::from(chosen.is_some());
                 let base = chosen.as_ref().map(Chosen::page);
                 let same = chosen.as_ref().and_then(|c| c.same);
+                let at = chosen.as_ref().map(|c| c.base);
                 if base.is_some() && same.unwrap_or_else(|| base == Some(page)) {
                     entry.method = Method::Identical;
-                    entry.base = chosen.as_ref().map_or((0, 0), |c| c.base);
-                    out.bounds.identical += 1;
-                } else if let Coding::Auto { budget_ns: Some(_) } = self.options.coding {
-                    let start = scratch.len();
-                    let limit = PAGE_BYTES.min(self.options.patch_threshold as usize + 1);
-                    if self.codecs.encode(Method::ByteDiff, page, base, limit, &mut scratch) {
-                        entry.method = Method::ByteDiff;
-                    } else {
-                        entry.method = Method::Whole;
-                    }
-                    drafts.push(Draft { at: j, base: chosen.as_ref().map(|c| c.base), patch: start..scratch.len() });
-                } else {
+                    entry.base = at.unwrap_or_default();
+                } else if let Coding::One(method) = self.options.coding {
                     let before = out.patches.len();
-                    entry.method = self.write(page, base, &mut out.patches, Some(&mut out.bounds));
-                    entry.length = (out.patches.len() - before) as u32;
-                    if entry.method.needs_base() {
-                        entry.base = chosen.as_ref().map_or((0, 0), |c| c.base);
+                    entry.method = Method::Whole;
+                    if self.codecs.encode(method, page, base, self.limit(method), &mut out.patches) {
+                        entry.method = method;
+                        entry.base = at.filter(|_| method.needs_base()).unwrap_or_default();
+                    } else {
+                        out.patches.extend_from_slice(page);
                     }
+                    entry.length = (out.patches.len() - before) as u32;
+                } else {
+                    let mut draft = Draft::new(j, at);
+                    self.trial.clear();
+                    let limit = self.limit(Method::ByteDiff);
+                    let fits = self.codecs.encode(Method::ByteDiff, page, base, limit, &mut self.trial);
+                    let size = if fits { self.trial.len() } else { PAGE_BYTES };
+                    draft.note(Method::ByteDiff, size, &self.trial, &mut out.scratch);
+                    out.drafts.push(draft);
                 }
                 if let Some(chosen) = chosen {
                     self.give_back(chosen);
@@ -274,96 +247,47 @@ impl<'a> Encoder<'a> {
             }
             out.entries.push(entry);
         }
-        if let Coding::Auto { budget_ns: Some(ns) } = self.options.coding {
-            self.spend(i, u64::from(ns) * out.entries.len() as u64, &mut drafts, &mut scratch, &mut out);
-        }
-        for ((n, _), e) in self.pages(i).zip(&out.entries) {
-            if e.method.needs_base() {
-                let place = self.alignments.get(e.base.0 as usize).and_then(|a| a.place(n));
-                out.placed += u64::from(place == Some(e.base.1));
-            }
+        if let Coding::Auto { budget_ns } = self.options.coding {
+            // The best possible has no limit of time.
+            self.spend(i, budget_ns.filter(|_| self.options.choose != Choose::Best), &mut out);
         }
         out
     }
 
-    /// Spends the time of a block on its drafts, those first that take most, and writes their patches.
-    fn spend(&mut self, i: usize, mut purse: u64, drafts: &mut [Draft], scratch: &mut Vec<u8>, out: &mut BlockOut) {
-        let size = |d: &Draft| if d.patch.is_empty() { PAGE_BYTES } else { d.patch.len() };
-        let page = |image: &'a Image, at: usize| image.page((i * BLOCK + at) as u64).unwrap_or(&ZERO_PAGE);
-        let mut order: Vec<usize> = (0..drafts.len()).collect();
-        order.sort_by_key(|d| std::cmp::Reverse(size(&drafts[*d])));
-        for d in order {
-            let draft = &mut drafts[d];
-            let Some(entry) = out.entries.get_mut(draft.at) else { continue };
-            for method in [Method::ZstdPrefix, Method::Zstd] {
-                let gains = match method {
-                    // zstd knows the page's own repetitions as well as the base.
-                    Method::ZstdPrefix => draft.base.is_some() && size(draft) > WORTH_PREFIX,
-                    _ => draft.base.is_none() || size(draft) > WORTH_ALONE,
-                };
-                if !gains {
-                    continue;
-                }
-                let Some(left) = purse.checked_sub(u64::from(method.cost_ns())) else {
-                    out.cut_short += 1;
-                    break;
-                };
-                purse = left;
-                self.try_method(method, page(self.image, draft.at), draft, entry, scratch);
-            }
-        }
-        // What methods alone would take is known of a sample: enough to see whether the time was too short.
-        let sampled = |d: &Draft, entries: &[Entry]| {
-            entries.get(d.at).is_some_and(|e| e.checksum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0)
-        };
-        let least = drafts.iter().min_by_key(|d| out.entries.get(d.at).map(|e| e.checksum)).map(|d| d.at);
-        for draft in drafts.iter_mut() {
-            if sampled(draft, &out.entries) || Some(draft.at) == least {
-                let of = page(self.image, draft.at);
-                out.bounds.sample.auto += size(draft) as u64;
-                let Some(entry) = out.entries.get_mut(draft.at) else { continue };
-                for (method, sum) in SAMPLED.into_iter().zip(&mut out.bounds.sample.alone) {
-                    *sum += self.try_method(method, of, draft, entry, scratch) as u64;
-                }
-            }
-        }
-        for draft in drafts.iter() {
-            let Some(entry) = out.entries.get_mut(draft.at) else { continue };
-            let patch = scratch.get(draft.patch.clone()).unwrap_or_default();
-            let patch = if entry.method == Method::Whole { &page(self.image, draft.at)[..] } else { patch };
-            entry.length = patch.len() as u32;
-            out.patches.extend_from_slice(patch);
-            if entry.method.needs_base() {
-                entry.base = draft.base.unwrap_or_default();
-            }
-        }
+    /// Pages of a block that refer to the base page at the same place.
+    pub(super) fn placed(&self, i: usize, entries: &[Entry]) -> u64 {
+        let first = (i * BLOCK) as u64;
+        let placed = (first..).zip(entries).filter(|(n, e)| {
+            let place = self.alignments.get(e.base.0 as usize).and_then(|a| a.place(*n));
+            e.method.needs_base() && place == Some(e.base.1)
+        });
+        placed.count() as u64
     }
 
-    /// Tries a method on a draft and keeps it if it is smaller. Gives what the page takes by this method.
-    fn try_method(
-        &mut self,
-        method: Method,
-        page: &Page,
-        draft: &mut Draft,
-        entry: &mut Entry,
-        scratch: &mut Vec<u8>,
-    ) -> usize {
-        let chosen = draft.base.filter(|_| method.needs_base()).and_then(|(b, n)| self.relocated(b as usize, n));
-        let most = if method.needs_base() { self.options.patch_threshold as usize + 1 } else { PAGE_BYTES };
+    /// Writes a page of the image by a method, against a base page if that needs one. Gives what the page takes by this method alone;
+    /// if that is less than a page, the patch is [`Self::tried`].
+    pub(super) fn attempt(&mut self, n: u64, base: Option<(u32, u32)>, method: Method) -> usize {
         self.trial.clear();
-        let base = chosen.as_ref().map(Chosen::page);
-        let fits = self.codecs.encode(method, page, base, PAGE_BYTES.min(most), &mut self.trial);
+        let Some(page) = self.image.page(n) else { return PAGE_BYTES };
+        let chosen = base.filter(|_| method.needs_base()).and_then(|(b, n)| self.relocated(b as usize, n));
+        let mut trial = std::mem::take(&mut self.trial);
+        let limit = self.limit(method);
+        let fits = self.codecs.encode(method, page, chosen.as_ref().map(Chosen::page), limit, &mut trial);
+        self.trial = trial;
         if let Some(chosen) = chosen {
             self.give_back(chosen);
         }
-        let size = if entry.method == Method::Whole { PAGE_BYTES } else { draft.patch.len() };
-        if fits && self.trial.len() < size {
-            let start = scratch.len();
-            scratch.extend_from_slice(&self.trial);
-            draft.patch = start..scratch.len();
-            entry.method = method;
-        }
         if fits { self.trial.len() } else { PAGE_BYTES }
+    }
+
+    /// The patch of the last attempt.
+    pub(super) fn tried(&self) -> &[u8] {
+        &self.trial
+    }
+
+    /// A patch of as many bytes is not used.
+    fn limit(&self, method: Method) -> usize {
+        if method.needs_base() { PAGE_BYTES.min(self.options.patch_threshold as usize + 1) } else { PAGE_BYTES }
     }
 
     /// Takes back the memory of a base page that is no longer looked at.
@@ -467,63 +391,33 @@ impl<'a> Encoder<'a> {
             all.extend(alignment.place(n).map(|number| ((base as u32, number), ())));
         }
         let mut best: Option<(usize, Chosen<'a>)> = None;
-        let mut scratch = Vec::new();
         for (base, number) in all.into_keys() {
             let Some(candidate) = self.relocated(base as usize, number) else { continue };
             if candidate.page() == page {
                 return Some(candidate);
             }
-            scratch.clear();
-            self.write(page, Some(candidate.page()), &mut scratch, None);
-            if best.as_ref().is_none_or(|(size, _)| scratch.len() < *size) {
-                best = Some((scratch.len(), candidate));
+            let size = self.smallest(page, candidate.page());
+            if best.as_ref().is_none_or(|(least, _)| size < *least) {
+                best = Some((size, candidate));
             }
         }
         best.map(|(_, c)| c)
     }
 
-    /// Appends a page to `out` by the method asked for or, of all, the smallest; says which. `bounds` takes down what each method
-    /// alone would take at least.
-    fn write(&mut self, page: &Page, base: Option<&Page>, out: &mut Vec<u8>, bounds: Option<&mut Bounds>) -> Method {
-        let start = out.len();
-        let most = PAGE_BYTES.min(self.options.patch_threshold as usize + 1);
-        let limit = |m: Method| if m.needs_base() { most } else { PAGE_BYTES };
-        let mut done = Method::Whole;
-        if let Coding::One(method) = self.options.coding {
-            if self.codecs.encode(method, page, base, limit(method), out) {
-                done = method;
+    /// Bytes that a page takes against a base page by the method asked for or, of all, the smallest.
+    fn smallest(&mut self, page: &Page, base: &Page) -> usize {
+        let one = if let Coding::One(method) = self.options.coding { Some(method) } else { None };
+        let mut least = PAGE_BYTES;
+        for method in Method::CODING.into_iter().filter(|m| one.is_none_or(|one| one == *m)) {
+            if least <= method.least() {
+                continue;
             }
-        } else {
-            let mut size = PAGE_BYTES;
-            let mut least = [PAGE_BYTES; Method::CODING.len()];
-            for (method, least) in Method::CODING.into_iter().zip(&mut least) {
-                if method.needs_base() && base.is_none() {
-                    continue;
-                }
-                if size <= FLOOR {
-                    *least = size;
-                    continue;
-                }
-                self.trial.clear();
-                let most = size.min(limit(method));
-                if self.codecs.encode(method, page, base, most, &mut self.trial) {
-                    size = self.trial.len();
-                    out.truncate(start);
-                    out.extend_from_slice(&self.trial);
-                    done = method;
-                    *least = size;
-                } else if size <= limit(method) {
-                    *least = size;
-                }
-            }
-            if let Some(bounds) = bounds {
-                bounds.coded += 1;
-                bounds.least.iter_mut().zip(least).for_each(|(sum, n)| *sum += n as u64);
+            self.trial.clear();
+            let limit = self.limit(method);
+            if self.codecs.encode(method, page, Some(base), limit, &mut self.trial) {
+                least = least.min(self.trial.len());
             }
         }
-        if done == Method::Whole {
-            out.extend_from_slice(page);
-        }
-        done
+        least
     }
 }

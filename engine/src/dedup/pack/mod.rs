@@ -9,18 +9,18 @@
 //! 3. *Encode.* For each page the candidates, relocated, are compared with it; against the nearest one (or, by
 //!    [`Choose`], the one that votes or the reference's score name) it is written by the codec asked for.
 //!
-//! With [`Coding::Auto`] and no budget every method is tried that could still be the smallest, on every page. The file is then never
-//! larger than by any one method alone: page by page it cannot be, given the same base pages, and where what the references to base
-//! pages take might eat up the gain, the image is packed by the one method too and the smaller file kept.
+//! With [`Coding::Auto`] a page is written by the smallest of the methods tried on it. Every page has its byte difference first. A budget
+//! is what may be spent beyond that; in a block it goes to the pages that take most, which are tried with zstd after the base page and
+//! alone. It is counted in nominal time ([`Method::cost_ns`]), so that the outcome does not depend on the machine or the number of
+//! threads. Without one, all methods are tried that could still be the smallest.
 //!
-//! With a budget every page has its byte difference first. The budget is what may be spent beyond that; in a block it goes to the pages
-//! that take most, which are tried with zstd after the base page and alone. It is counted in nominal time ([`Method::cost_ns`]), so that
-//! the outcome does not depend on the machine or the number of threads. So that a dump without good bases does not take more than
-//! compression alone or the paper's patches alone, these are tried as well on one coded page in 64, chosen by content, and at least one a
-//! block: if by this sample one of them comes within a twentieth, the image is packed again with four times the budget, and at last with none.
+//! Whatever the budget, the file is never larger than by any one method alone: that is proved for each image (`certify`), by trying
+//! methods on more pages until it holds. Where what the references to base pages take might still decide, the image is packed by
+//! the one method too, and the smaller file kept.
 
 mod base;
-mod bounds;
+mod certify;
+mod draft;
 mod encode;
 
 pub use base::{
@@ -43,8 +43,8 @@ use super::zero;
 use crate::units::PAGE_BYTES;
 use prost::Message;
 
-use bounds::Bounds;
-use encode::{BlockOut, Encoder};
+use draft::BlockOut;
+use encode::Encoder;
 
 /// How a base page is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -251,28 +251,28 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
     if let Some(source) = bases.source().filter(|_| !codes_alone) {
         source.fetch(&wanted(image, bases, if need_place { alignments } else { &[] }))?;
     }
-    let encode = |options: &Options| -> (Vec<BlockOut>, Bounds) {
-        let out = each(
-            blocks,
-            options.threads,
-            || Encoder::new(image, &layout, bases, alignments, options),
-            |encoder, i| encoder.block(i, found.get(i).map(Vec::as_slice)),
-        );
-        let mut bounds = Bounds::default();
-        out.iter().for_each(|b: &BlockOut| bounds.add(&b.bounds));
-        (out, bounds)
-    };
-    let mut coding = options.coding;
-    let (mut out, mut bounds) = encode(options);
-    while bounds.too_short()
-        && let Coding::Auto { budget_ns: Some(ns) } = coding
-    {
-        coding = Coding::Auto { budget_ns: Some(ns.max(500).saturating_mul(4)).filter(|ns| *ns < ENOUGH_NS) };
-        (out, bounds) = encode(&Options { coding, ..*options });
+    let threads = options.threads.clamp(1, blocks.max(1));
+    let mut pool: Vec<Encoder<'_>> =
+        (0..threads).map(|_| Encoder::new(image, &layout, bases, alignments, options)).collect();
+    let mut out = each_with(&mut pool, blocks, |encoder, i| encoder.block(i, found.get(i).map(Vec::as_slice)));
+    let mut open = Vec::new();
+    if matches!(options.coding, Coding::Auto { .. }) {
+        open = if options.choose == Choose::Best {
+            // Another method has other best pages.
+            Method::CODING.to_vec()
+        } else {
+            let referred = |base: u32| out.iter().flat_map(|b| &b.drafts).any(|d| d.base.is_some_and(|b| b.0 == base));
+            let (entries, moves) = references(bases, alignments, referred);
+            let bytes = reference_bytes(&entries, &moves);
+            certify::certify(&mut pool, &mut out, bytes)
+        };
+    }
+    for (i, block) in out.iter_mut().enumerate() {
+        block.finish(i, image);
+        block.placed = pool.first().map_or(0, |encoder| encoder.placed(i, &block.entries));
     }
     let mut packed = assemble(image, bases, alignments, out, &attachments);
-    // Page by page nothing is smaller, but references to base pages may have cost what the patches gained.
-    for method in bounds.doubtful(&packed.report) {
+    for method in open {
         let none = BaseSet::new(*bases.fingerprinter(), false);
         let alone = Options { coding: Coding::One(method), ..*options };
         let alone = pack(image, if method.needs_base() { bases } else { &none }, &alone)?;
@@ -282,9 +282,6 @@ pub fn pack(image: &Image, bases: &BaseSet, options: &Options) -> Result<Packed,
     }
     Ok(packed)
 }
-
-/// Nominal time for a page in which nearly everything can be tried, ns.
-const ENOUGH_NS: u32 = 20_000;
 
 /// The base pages that encoding will look at, where they have to be read: found, or at the same place.
 fn wanted(image: &Image, bases: &BaseSet, alignments: &[Alignment]) -> Vec<Run> {
@@ -299,30 +296,33 @@ fn wanted(image: &Image, bases: &BaseSet, alignments: &[Alignment]) -> Vec<Run> 
 }
 
 /// Runs `work` for 0..n on some threads, each with a state of its own, and gives the results in order.
-pub(super) fn each<S, T: Send>(
+pub(super) fn each<S: Send, T: Send>(
     n: usize,
     threads: usize,
-    state: impl Fn() -> S + Sync,
+    state: impl Fn() -> S,
     work: impl Fn(&mut S, usize) -> T + Sync,
 ) -> Vec<T> {
-    let threads = threads.clamp(1, n.max(1));
-    if threads == 1 {
-        let mut state = state();
-        return (0..n).map(|i| work(&mut state, i)).collect();
+    let mut pool: Vec<S> = (0..threads.clamp(1, n.max(1))).map(|_| state()).collect();
+    each_with(&mut pool, n, work)
+}
+
+/// The same with states that are at hand, one a thread.
+fn each_with<S: Send, T: Send>(pool: &mut [S], n: usize, work: impl Fn(&mut S, usize) -> T + Sync) -> Vec<T> {
+    if let [state] = pool {
+        return (0..n).map(|i| work(state, i)).collect();
     }
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(n));
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for state in pool {
             scope.spawn(|| {
-                let mut state = state();
                 let mut own = Vec::new();
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     if i >= n {
                         break;
                     }
-                    own.push((i, work(&mut state, i)));
+                    own.push((i, work(state, i)));
                 }
                 results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
             });
@@ -376,36 +376,47 @@ fn assemble(
     }
     let files = image.files();
     let ends = files.iter().skip(1).map(|f| f.first).chain([image.pages()]);
+    let (base_entries, moves) =
+        references(bases, alignments, |i| report.by_base.get(i as usize).is_some_and(|pages| *pages > 0));
     let manifest = Manifest {
         files: files
             .iter()
             .zip(ends)
             .map(|(f, end)| PagesEntry { name: f.name.clone(), pages: end - f.first })
             .collect(),
-        // Bases that no page refers to need not be there when the file is read.
-        bases: bases
-            .bases()
-            .iter()
-            .take_while(|_| report.referring > 0)
-            .map(|b| BaseEntry { name: b.name.clone(), pages: b.layout.pages(), digest: b.digest })
-            .collect(),
+        bases: base_entries,
         blocks: Vec::new(),
-        moves: alignments
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| report.by_base.get(*i).is_some_and(|pages| *pages > 0))
-            .flat_map(|(i, a)| moves(i as u32, a))
-            .collect(),
+        moves,
         attachments: attachments.to_vec(),
         parent: image.parent_link().map(|p| p.as_os_str().as_encoded_bytes().to_vec()),
         raw: image.folder().is_none(),
     };
     report.shifts = manifest.moves.iter().map(|m| m.gaps.len() as u64).sum();
-    report.reference_bytes = manifest.moves.iter().map(|m| m.encoded_len() as u64 + 8).sum::<u64>()
-        + manifest.bases.iter().map(|b| b.encoded_len() as u64 + 8).sum::<u64>();
+    report.reference_bytes = reference_bytes(&manifest.bases, &manifest.moves);
     let file = file::write(image.pages(), &blocks, manifest);
     report.file_bytes = file.len() as u64;
     Packed { file, report }
+}
+
+/// What the manifest says of bases and of their pointers, of those that some page refers to. Bases that none refers to need not be there
+/// when the file is read.
+fn references(
+    bases: &BaseSet,
+    alignments: &[Alignment],
+    referred: impl Fn(u32) -> bool,
+) -> (Vec<BaseEntry>, Vec<MoveEntry>) {
+    let numbered = || (0u32..).zip(bases.bases());
+    let any = numbered().any(|(i, _)| referred(i));
+    let entry = |b: &Base| BaseEntry { name: b.name.clone(), pages: b.layout.pages(), digest: b.digest };
+    let entries = numbered().filter(|_| any).map(|(_, b)| entry(b)).collect();
+    let moved = (0u32..).zip(alignments).filter(|(i, _)| referred(*i)).flat_map(|(i, a)| moves(i, a)).collect();
+    (entries, moved)
+}
+
+/// Bytes that they take before the manifest is compressed.
+fn reference_bytes(bases: &[BaseEntry], moves: &[MoveEntry]) -> u64 {
+    let moves = moves.iter().map(|m| m.encoded_len() as u64 + 8).sum::<u64>();
+    moves + bases.iter().map(|b| b.encoded_len() as u64 + 8).sum::<u64>()
 }
 
 /// The relocations of a base: a run of its pages each, all of one process.

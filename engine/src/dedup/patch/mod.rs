@@ -63,6 +63,25 @@ impl Method {
     /// Those that write bytes, in the order of their cost ([`Method::cost_ns`]).
     pub const CODING: [Self; 5] = [Self::ByteDiff, Self::Lz4, Self::ZstdPrefix, Self::Zstd, Self::Xdelta3];
 
+    /// Position in a table of [`Method::CODING`]'s length; `None` for methods that write nothing of their own.
+    pub const fn coding_index(self) -> Option<usize> {
+        (self as usize).checked_sub(Self::ByteDiff as usize)
+    }
+
+    /// Bytes that any patch by this method takes at least, of a page that is neither zero nor equal to its base page: from the formats.
+    /// A zstd frame (magic number left out) has two bytes of header and a block of three and one more, xdelta3 a header of five
+    /// bytes and a window of eleven and more; LZ4 takes a byte for every 255 at most.
+    pub const fn least(self) -> usize {
+        match self {
+            Self::Zero | Self::Identical => 0,
+            Self::Whole => PAGE_BYTES,
+            Self::ByteDiff => 2,
+            Self::ZstdPrefix | Self::Zstd => 6,
+            Self::Xdelta3 => 14,
+            Self::Lz4 => 16,
+        }
+    }
+
     /// The method of a number in a file.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()

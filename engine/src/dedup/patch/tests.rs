@@ -61,6 +61,9 @@ proptest! {
                 prop_assert!(back == page, "{:?}", method);
                 // The limit holds to the byte and nothing is left behind.
                 let size = out.len() - 3;
+                if page != ZERO_PAGE && page != base {
+                    prop_assert!(size >= method.least(), "{method:?}: {size} bytes");
+                }
                 let mut limited = vec![9];
                 prop_assert!(codecs.encode(method, &page, Some(&base), size + 1, &mut limited));
                 prop_assert!(!codecs.encode(method, &page, Some(&base), size, &mut limited));

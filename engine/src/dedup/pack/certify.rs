@@ -1,0 +1,211 @@
+//! The proof that no single method would have taken less, and where it fails, the work that makes it hold.
+//!
+//! For every method there is a lower bound of what the image would take by it alone: pages on which it was tried count with their
+//! exact size, all others with the least that any patch of this method takes ([`Method::least`]). While the file at hand is larger
+//! than that bound, the method is tried on more pages, which raises the bound and can only make the file smaller. In the end either
+//! the bound is reached or the method was tried on every page; then its patches, page by page, are no smaller than those at hand,
+//! and only page tables and references to bases can decide: such methods are named, and the caller compares files.
+//!
+//! How much work that is does not depend on a budget but on the image: compression alone is far from good patches, so a few
+//! pages settle it; the nearer a method comes, the more pages it takes.
+
+use std::cmp::Reverse;
+
+use super::draft::BlockOut;
+use super::each_with;
+use super::encode::Encoder;
+use crate::dedup::file::BLOCK;
+use crate::dedup::patch::Method;
+use crate::units::PAGE_BYTES;
+
+/// Pages on which a method is tried between two looks at the bound.
+const STEP: usize = 128;
+/// Pages side by side, which compress alike: one of them is tried first.
+const ALIKE: usize = 16;
+/// Most that a block's entry in the manifest takes.
+const BLOCK_ENTRY: u64 = 28;
+
+/// A page on which a method is to be tried.
+struct Job {
+    block: usize,
+    /// Position in the block.
+    at: usize,
+    /// Its draft; a page that is equal to its base page has none.
+    draft: Option<usize>,
+    base: Option<(u32, u32)>,
+}
+
+/// Bytes that a page takes in a file by this method, of which `size` are its patch: kind, length, checksum, patch, and a byte at
+/// least for the base page's number.
+fn stored(method: Method, size: usize) -> u64 {
+    let number = method.needs_base() && size < PAGE_BYTES;
+    (1 + usize::from(number) + if size < 128 { 1 } else { 2 } + 8 + size) as u64
+}
+
+/// Tries methods until none alone is known to take less; gives those of which only a comparison of files can tell. `references` is what
+/// bases and shifts take in the manifest.
+pub(super) fn certify(pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], references: u64) -> Vec<Method> {
+    let mut open = Vec::new();
+    for method in Method::CODING {
+        // The manifest is compressed, so that it may be longer for smaller numbers: its index counts against us whole.
+        let mut margin = 64 + BLOCK_ENTRY * blocks.len() as u64;
+        if !(method.needs_base() && same_references(blocks)) {
+            margin += references;
+        }
+        if !prove(method, pool, blocks, margin) && !is_all(method, blocks) {
+            open.push(method);
+        }
+    }
+    open
+}
+
+/// Whether every base that is referred to has a page that is equal to one of the image: so it is in the file of any method with bases.
+fn same_references(blocks: &[BlockOut]) -> bool {
+    let mut referred = [false; 64];
+    let mut equal = [false; 64];
+    for block in blocks {
+        for e in block.entries.iter().filter(|e| e.method == Method::Identical) {
+            equal.iter_mut().skip(e.base.0 as usize).take(1).for_each(|b| *b = true);
+        }
+        for (base, _) in block.drafts.iter().filter_map(|d| d.base) {
+            match referred.get_mut(base as usize) {
+                Some(b) => *b = true,
+                None => return false,
+            }
+        }
+    }
+    referred.iter().zip(equal).all(|(r, e)| !r || e)
+}
+
+/// Whether the image is written by this method as it would be by it alone.
+fn is_all(method: Method, blocks: &[BlockOut]) -> bool {
+    let entries = || blocks.iter().flat_map(|b| &b.entries);
+    let drafts = blocks.iter().flat_map(|b| &b.drafts);
+    let identical = entries().any(|e| e.method == Method::Identical);
+    (method.needs_base() || !identical)
+        && drafts.map(|d| d.known(method).map(|size| (d, size))).all(|known| {
+            known.is_some_and(|(d, size)| {
+                d.method == method && size < PAGE_BYTES || d.method == Method::Whole && size == PAGE_BYTES
+            })
+        })
+}
+
+/// Tries the method until its bound is reached; says whether it is.
+fn prove(method: Method, pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], margin: u64) -> bool {
+    let mut tables: u64 = blocks.iter_mut().map(BlockOut::table).sum();
+    let patches = |blocks: &[BlockOut]| -> u64 {
+        let drafts = blocks.iter().flat_map(|b| &b.drafts).map(|d| d.size() as u64);
+        drafts.sum::<u64>() + blocks.iter().map(|b| b.patches.len() as u64).sum::<u64>()
+    };
+    let mut taken = patches(blocks);
+    let mut bound = bound(method, blocks);
+    let mut jobs = jobs(method, blocks);
+    let heads = if method.needs_base() { 0 } else { jobs.len().div_ceil(ALIKE) };
+    let mut sizes = Vec::with_capacity(heads);
+    let mut next = 0;
+    loop {
+        if taken + tables + margin <= bound {
+            tables = blocks.iter_mut().map(BlockOut::table).sum();
+            if taken + tables + margin <= bound {
+                return true;
+            }
+        }
+        if next == jobs.len() {
+            return false;
+        }
+        if next == heads && heads > 0 {
+            by_heads(&mut jobs, heads, &sizes);
+        }
+        let end = jobs.len().min(next + STEP);
+        let end = if next < heads { end.min(heads) } else { end };
+        let step = jobs.get(next..end).unwrap_or_default();
+        next = end;
+        let results = each_with(pool, step.len(), |encoder, i| {
+            let job = &step[i];
+            let size = encoder.attempt((job.block * BLOCK + job.at) as u64, job.base, method);
+            // Only what is smaller is needed.
+            let draft = job.draft.and_then(|d| blocks[job.block].drafts.get(d));
+            let patch = if draft.is_some_and(|d| size < d.size()) { encoder.tried().to_vec() } else { Vec::new() };
+            (size, patch)
+        });
+        for (job, (size, patch)) in step.iter().zip(results) {
+            bound += stored(method, size) - stored(method, method.least());
+            if sizes.len() < heads {
+                sizes.push(size);
+            }
+            let block = &mut blocks[job.block];
+            if let Some(draft) = job.draft.and_then(|d| block.drafts.get_mut(d)) {
+                let before = draft.size();
+                draft.note(method, size, &patch, &mut block.scratch);
+                taken -= (before - draft.size()) as u64;
+            }
+        }
+    }
+}
+
+/// What the image takes by the method alone at least: page tables and patches.
+fn bound(method: Method, blocks: &[BlockOut]) -> u64 {
+    let mut sum = 0;
+    for block in blocks {
+        for e in &block.entries {
+            sum += match e.method {
+                Method::Zero => 1,
+                Method::Identical if method.needs_base() => 10,
+                Method::Identical => stored(method, method.least()),
+                _ => 0,
+            };
+        }
+        for draft in &block.drafts {
+            let size = draft.known(method).unwrap_or(method.least());
+            sum += stored(method, size);
+        }
+    }
+    sum
+}
+
+/// The pages on which the method was not tried. With a base page those first that take most. Alone, first one of every few side by side,
+/// then the others in order.
+fn jobs(method: Method, blocks: &[BlockOut]) -> Vec<Job> {
+    let mut all = Vec::new();
+    for (block, out) in blocks.iter().enumerate() {
+        let of_page = |d: usize| Job { block, at: out.drafts[d].at, draft: Some(d), base: out.drafts[d].base };
+        let open = (0..out.drafts.len()).filter(|d| out.drafts[*d].known(method).is_none());
+        if method.needs_base() {
+            all.extend(open.map(of_page));
+            continue;
+        }
+        let same = out.entries.iter().enumerate().filter(|(_, e)| e.method == Method::Identical);
+        let same = same.map(|(at, _)| Job { block, at, draft: None, base: None });
+        let first = all.len();
+        all.extend(open.map(of_page).chain(same));
+        all[first..].sort_by_key(|j| j.at);
+    }
+    if method.needs_base() {
+        all.sort_by_key(|j| Reverse(j.draft.and_then(|d| blocks[j.block].drafts.get(d)).map_or(0, |d| d.size())));
+        return all;
+    }
+    let (mut heads, mut rest) = (Vec::new(), Vec::new());
+    for (i, job) in all.into_iter().enumerate() {
+        if i % ALIKE == 0 { heads.push(job) } else { rest.push(job) }
+    }
+    heads.extend(rest);
+    heads
+}
+
+/// Puts what follows the heads in order: those first whose head took most.
+fn by_heads(jobs: &mut [Job], heads: usize, sizes: &[usize]) {
+    let Some((_, rest)) = jobs.split_at_mut_checked(heads) else { return };
+    let mut keyed: Vec<(usize, usize)> =
+        (0..rest.len()).map(|i| (i, sizes.get(i / (ALIKE - 1)).copied().unwrap_or(0))).collect();
+    keyed.sort_by_key(|(i, size)| (Reverse(*size), *i));
+    let mut order = vec![0; rest.len()];
+    for (to, (from, _)) in keyed.into_iter().enumerate() {
+        order[from] = to;
+    }
+    let mut taken: Vec<(usize, Job)> = Vec::with_capacity(rest.len());
+    for (job, to) in rest.iter_mut().zip(order) {
+        taken.push((to, Job { ..*job }));
+    }
+    taken.sort_by_key(|(to, _)| *to);
+    rest.iter_mut().zip(taken).for_each(|(slot, (_, job))| *slot = job);
+}
