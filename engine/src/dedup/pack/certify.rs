@@ -14,13 +14,14 @@ use std::cmp::Reverse;
 use super::draft::BlockOut;
 use super::each_with;
 use super::encode::Encoder;
+use crate::dedup::Page;
 use crate::dedup::file::BLOCK;
 use crate::dedup::patch::Method;
 use crate::units::PAGE_BYTES;
 
 /// Pages on which a method is tried between two looks at the bound.
-const STEP: usize = 128;
-/// Pages side by side, which compress alike: one of them is tried first.
+const STEP: usize = 64;
+/// Pages side by side, which compress alike: one of them is looked at.
 const ALIKE: usize = 16;
 /// Most that a block's entry in the manifest takes.
 const BLOCK_ENTRY: u64 = 28;
@@ -99,9 +100,7 @@ fn prove(method: Method, pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], marg
     };
     let mut taken = patches(blocks);
     let mut bound = bound(method, blocks);
-    let mut jobs = jobs(method, blocks);
-    let heads = if method.needs_base() { 0 } else { jobs.len().div_ceil(ALIKE) };
-    let mut sizes = Vec::with_capacity(heads);
+    let jobs = pool.first().map(|encoder| jobs(method, encoder, blocks)).unwrap_or_default();
     let mut next = 0;
     loop {
         if taken + tables + margin <= bound {
@@ -113,11 +112,7 @@ fn prove(method: Method, pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], marg
         if next == jobs.len() {
             return false;
         }
-        if next == heads && heads > 0 {
-            by_heads(&mut jobs, heads, &sizes);
-        }
         let end = jobs.len().min(next + STEP);
-        let end = if next < heads { end.min(heads) } else { end };
         let step = jobs.get(next..end).unwrap_or_default();
         next = end;
         let results = each_with(pool, step.len(), |encoder, i| {
@@ -130,9 +125,6 @@ fn prove(method: Method, pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], marg
         });
         for (job, (size, patch)) in step.iter().zip(results) {
             bound += stored(method, size) - stored(method, method.least());
-            if sizes.len() < heads {
-                sizes.push(size);
-            }
             let block = &mut blocks[job.block];
             if let Some(draft) = job.draft.and_then(|d| block.drafts.get_mut(d)) {
                 let before = draft.size();
@@ -163,49 +155,36 @@ fn bound(method: Method, blocks: &[BlockOut]) -> u64 {
     sum
 }
 
-/// The pages on which the method was not tried. With a base page those first that take most. Alone, first one of every few side by side,
-/// then the others in order.
-fn jobs(method: Method, blocks: &[BlockOut]) -> Vec<Job> {
+/// The pages on which the method was not tried. With a base page those first that take most; alone, those first that are likely to
+/// compress worst, several side by side.
+fn jobs(method: Method, encoder: &Encoder<'_>, blocks: &[BlockOut]) -> Vec<Job> {
     let mut all = Vec::new();
     for (block, out) in blocks.iter().enumerate() {
-        let of_page = |d: usize| Job { block, at: out.drafts[d].at, draft: Some(d), base: out.drafts[d].base };
         let open = (0..out.drafts.len()).filter(|d| out.drafts[*d].known(method).is_none());
-        if method.needs_base() {
-            all.extend(open.map(of_page));
-            continue;
-        }
-        let same = out.entries.iter().enumerate().filter(|(_, e)| e.method == Method::Identical);
-        let same = same.map(|(at, _)| Job { block, at, draft: None, base: None });
+        let of_page = |d: usize| Job { block, at: out.drafts[d].at, draft: Some(d), base: out.drafts[d].base };
         let first = all.len();
-        all.extend(open.map(of_page).chain(same));
-        all[first..].sort_by_key(|j| j.at);
+        all.extend(open.map(of_page));
+        if !method.needs_base() {
+            let same = out.entries.iter().enumerate().filter(|(_, e)| e.method == Method::Identical);
+            all.extend(same.map(|(at, _)| Job { block, at, draft: None, base: None }));
+            all[first..].sort_by_key(|j| j.at);
+        }
     }
     if method.needs_base() {
         all.sort_by_key(|j| Reverse(j.draft.and_then(|d| blocks[j.block].drafts.get(d)).map_or(0, |d| d.size())));
         return all;
     }
-    let (mut heads, mut rest) = (Vec::new(), Vec::new());
-    for (i, job) in all.into_iter().enumerate() {
-        if i % ALIKE == 0 { heads.push(job) } else { rest.push(job) }
+    let mut groups: Vec<(usize, Vec<Job>)> = Vec::with_capacity(all.len().div_ceil(ALIKE));
+    let mut all = all.into_iter().peekable();
+    while let Some(head) = all.peek() {
+        let page = encoder.page((head.block * BLOCK + head.at) as u64);
+        groups.push((page.map_or(0, unruly), all.by_ref().take(ALIKE).collect()));
     }
-    heads.extend(rest);
-    heads
+    groups.sort_by_key(|(unruly, _)| Reverse(*unruly));
+    groups.into_iter().flat_map(|(_, jobs)| jobs).collect()
 }
 
-/// Puts what follows the heads in order: those first whose head took most.
-fn by_heads(jobs: &mut [Job], heads: usize, sizes: &[usize]) {
-    let Some((_, rest)) = jobs.split_at_mut_checked(heads) else { return };
-    let mut keyed: Vec<(usize, usize)> =
-        (0..rest.len()).map(|i| (i, sizes.get(i / (ALIKE - 1)).copied().unwrap_or(0))).collect();
-    keyed.sort_by_key(|(i, size)| (Reverse(*size), *i));
-    let mut order = vec![0; rest.len()];
-    for (to, (from, _)) in keyed.into_iter().enumerate() {
-        order[from] = to;
-    }
-    let mut taken: Vec<(usize, Job)> = Vec::with_capacity(rest.len());
-    for (job, to) in rest.iter_mut().zip(order) {
-        taken.push((to, Job { ..*job }));
-    }
-    taken.sort_by_key(|(to, _)| *to);
-    rest.iter_mut().zip(taken).for_each(|(slot, (_, job))| *slot = job);
+/// Words of a page that are neither pointers nor small numbers: the more, the worse it compresses, as a rule.
+fn unruly(page: &Page) -> usize {
+    page.as_chunks::<8>().0.iter().filter(|w| u64::from_le_bytes(**w) >> 48 != 0).count()
 }

@@ -280,6 +280,11 @@ impl<'a> Encoder<'a> {
         if fits { self.trial.len() } else { PAGE_BYTES }
     }
 
+    /// A page of the image.
+    pub(super) fn page(&self, n: u64) -> Option<&'a Page> {
+        self.image.page(n)
+    }
+
     /// The patch of the last attempt.
     pub(super) fn tried(&self) -> &[u8] {
         &self.trial
