@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use medes_engine::dedup::choose::Weights;
 use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::image::Image;
-use medes_engine::dedup::pack::{BaseSet, Choose, Coding};
+use medes_engine::dedup::pack::{BUDGET_NS, BaseSet, Choose, Coding};
 use medes_engine::dedup::patch::Method;
 
 use crate::output::Output;
@@ -225,7 +225,11 @@ impl CodecArg {
     fn coding(self, budget_us: Option<f64>) -> Coding {
         let method = match self {
             Self::Auto => {
-                let budget_ns = budget_us.map(|us| (us * 1e3).clamp(0.0, 1e9) as u32);
+                let budget_ns = match budget_us.map(|us| us * 1e3) {
+                    None => Some(BUDGET_NS),
+                    Some(ns) if ns < 1e9 => Some(ns.max(0.0) as u32),
+                    Some(_) => None,
+                };
                 return Coding::Auto { budget_ns };
             }
             Self::ByteDiff => Method::ByteDiff,

@@ -28,7 +28,8 @@ pub struct PackArgs {
     /// How pages are written [default: auto; with --paper: xdelta3]
     #[arg(long, value_enum)]
     codec: Option<CodecArg>,
-    /// Time that auto may spend on a page beyond what it must, µs [default: no limit]
+    /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
+    /// gain from [default: 4]
     #[arg(long)]
     budget_us: Option<f64>,
     /// Chunks in a fingerprint (chunksperpage), 1 to 64

@@ -33,7 +33,8 @@ pub struct SweepArgs {
     /// Codecs [default: auto,xdelta3; with --paper: xdelta3]
     #[arg(long, value_delimiter = ',', value_enum)]
     codecs: Vec<CodecArg>,
-    /// Time that auto may spend on a page beyond what it must, µs [default: no limit]
+    /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
+    /// gain from [default: 4]
     #[arg(long)]
     budget_us: Option<f64>,
     #[command(flatten)]

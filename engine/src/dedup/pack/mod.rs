@@ -83,7 +83,8 @@ pub enum Coding {
     One(Method),
     /// By the method that gives the smallest.
     Auto {
-        /// Nominal time for a page on average, ns; `None` for all that may gain.
+        /// Nominal time for a page on average, ns, beyond what is needed to store no more than any one method; `None` for all that may
+        /// gain.
         budget_ns: Option<u32>,
     },
 }
@@ -98,6 +99,10 @@ impl Coding {
         }
     }
 }
+
+/// The default budget: with it nearly every page that is not tiny is tried with zstd after the base page, and more time saves next to
+/// nothing (docs/performance.md).
+pub const BUDGET_NS: u32 = 4_000;
 
 /// How to pack.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +121,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             choose: Choose::default(),
-            coding: Coding::Auto { budget_ns: None },
+            coding: Coding::Auto { budget_ns: Some(BUDGET_NS) },
             patch_threshold: PAGE_BYTES as u32,
             threads: 1,
         }
