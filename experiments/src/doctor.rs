@@ -1,5 +1,7 @@
 //! `medes doctor`: what this machine can do, and how to get what is missing.
 
+mod verbs;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -44,7 +46,7 @@ pub fn doctor(out: &Output) -> anyhow::Result<()> {
 }
 
 fn look() -> Vec<Finding> {
-    vec![
+    let mut all = vec![
         Finding {
             what: "cores and memory",
             state: Ok(format!(
@@ -101,16 +103,6 @@ fn look() -> Vec<Finding> {
             needed_for: "sandbox = \"runc\"",
         },
         Finding {
-            what: "RDMA devices",
-            state: match std::fs::read_dir("/sys/class/infiniband")
-                .map(|d| d.flatten().map(|e| e.file_name()).collect::<Vec<_>>())
-            {
-                Ok(d) if !d.is_empty() => Ok(d.iter().map(|n| n.to_string_lossy()).collect::<Vec<_>>().join(", ")),
-                _ => Err("an RDMA network card, or Soft-RoCE (docs/rdma.md); tcp works without".into()),
-            },
-            needed_for: "transport = \"verbs\"",
-        },
-        Finding {
             what: "KSM",
             state: match std::fs::read_to_string("/sys/kernel/mm/ksm/run") {
                 Ok(v) => Ok(if v.trim() == "1" { "on" } else { "off (echo 1 > /sys/kernel/mm/ksm/run)" }.into()),
@@ -143,7 +135,9 @@ fn look() -> Vec<Finding> {
                 .map_err(|e| e.to_string()),
             needed_for: "reading figures of dumps",
         },
-    ]
+    ];
+    all.extend(verbs::findings());
+    all
 }
 
 /// The Python with the functions' libraries.
