@@ -45,6 +45,13 @@ pub fn doctor(out: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What this machine lacks to run sandboxes, each with the way to get it.
+pub fn missing_for_sandboxes() -> Vec<String> {
+    const NEEDED: [&str; 4] = ["root", "userfaultfd", "functions' libraries", "CRIU on this kernel"];
+    let lacks = |f: Finding| f.state.err().filter(|_| NEEDED.contains(&f.what)).map(|how| format!("{}: {how}", f.what));
+    look().into_iter().filter_map(lacks).collect()
+}
+
 fn look() -> Vec<Finding> {
     let mut all = vec![
         Finding {

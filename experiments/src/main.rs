@@ -168,7 +168,7 @@ struct RunArgs {
 
 /// Which world carries the engine's actions out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
+pub enum Backend {
     /// In virtual time, with modelled memory.
     Sim,
     /// On machines, with measured memory.

@@ -10,6 +10,7 @@ mod keep_alive;
 mod of_dumps;
 mod sandboxes;
 pub mod spec;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::store::{Store, write_whole};
 use crate::workload::Workload;
 use sandboxes::Sandboxes;
 use spec::{Kind, Spec};
+use world::World;
 
 /// Arguments of `figures`.
 #[derive(Debug, clap::Args)]
@@ -39,9 +41,12 @@ pub struct FiguresArgs {
     /// Say what each figure shows, which inputs it needs and how long it takes.
     #[arg(long)]
     list: bool,
-    /// The world in which runs take place.
-    #[arg(long, value_enum, default_value_t = Backend::Simulated)]
-    backend: Backend,
+    /// The world in which runs take place: `sim` in virtual time, `real` on sandboxes of this machine, or of a cluster with --cluster.
+    #[arg(long, value_name = "WORLD", default_value = "sim")]
+    backend: crate::Backend,
+    /// Real: a cluster file (the reference's cluster.json); the agents run there already.
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
     /// The trace of every figure, in place of the generated one: azure2019:, azure2021:, invitro:, requests:, csv: and a path.
     #[arg(long, value_name = "KIND:PATH")]
     trace: Option<TraceSpec>,
@@ -66,16 +71,6 @@ pub struct FiguresArgs {
     /// Result folder.
     #[arg(long, value_name = "DIR", default_value = "results/paper")]
     out: PathBuf,
-}
-
-/// The worlds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Backend {
-    /// Virtual time and modelled memory.
-    #[default]
-    Simulated,
-    /// Sandboxes on machines.
-    Real,
 }
 
 /// An experiment ready to run.
@@ -106,9 +101,20 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
         list(&chosen, out);
         return Ok(());
     }
-    if args.backend == Backend::Real {
-        real_is_possible(&chosen, &args.figures)?;
-    }
+    let real = args.backend == crate::Backend::Real;
+    anyhow::ensure!(real || args.cluster.is_none(), "--cluster is for the real world: give --backend real with it");
+    anyhow::ensure!(
+        !real || !args.small,
+        "--small is of simulated figures: --set trace.minutes=1 shortens real ones, which take as long as their trace"
+    );
+    let (chosen, world) = match real {
+        false => (chosen, World::Simulated),
+        true => {
+            let possible = world::possible(chosen, !args.figures.is_empty(), out)?;
+            let runs = possible.iter().any(|s| !s.figure.kind.of_sandboxes());
+            (possible, if runs { World::real(args.cluster.as_deref())? } else { World::Simulated })
+        }
+    };
     let began = std::time::Instant::now();
     let folder = args.out.join("figures");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -117,7 +123,8 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
     let mut outlines = String::new();
     for spec in &chosen {
         out.say(format!("figure {}: {}", spec.figure.number, spec.title));
-        let made = make(spec, args, set.as_ref(), out).with_context(|| format!("figure {}", spec.figure.number))?;
+        let made =
+            make(spec, args, &world, set.as_ref(), out).with_context(|| format!("figure {}", spec.figure.number))?;
         let section = publish(spec, made, &folder, &mut outlines)?;
         for claim in &section.claims {
             out.say(format!("  {} ({}): {}", claim.verdict.words(), claim.setting, claim.ours));
@@ -125,7 +132,7 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
         sections.push(section);
     }
     write_whole(&folder.join("outline.txt"), outlines.as_bytes())?;
-    let paper = page(args, sections, began.elapsed().as_secs_f64());
+    let paper = page(args, &world, sections, began.elapsed().as_secs_f64());
     let report = args.out.join("report.html");
     write_paper(&paper, &report)?;
     write_whole(&args.out.join("README.md"), readme(&paper).as_bytes())?;
@@ -137,7 +144,7 @@ fn list(chosen: &[Spec], out: &Output) {
         let row = |s: &Spec| {
             serde_json::json!({
                 "number": s.figure.number, "name": s.name, "title": s.title, "question": s.question,
-                "needs": s.figure.needs, "seconds": s.figure.takes_s, "real": s.figure.real,
+                "needs": s.figure.needs, "seconds": s.figure.takes_s, "real": !s.figure.real.is_empty(),
                 "statements": s.statements.iter().map(|s| s.paper.clone()).collect::<Vec<_>>(),
             })
         };
@@ -145,9 +152,9 @@ fn list(chosen: &[Spec], out: &Output) {
         out.print(serde_json::Value::Array(rows).to_string());
         return;
     }
-    let head = ["figure", "shows", "needs", "takes (2 cores)", "on one machine"].map(str::to_owned);
+    let head = ["figure", "shows", "needs", "takes (2 cores)", "real form"].map(str::to_owned);
     let row = |s: &Spec| {
-        let real = if s.figure.real { "--backend real" } else { "simulated only" };
+        let real = if s.figure.real.is_empty() { "simulated only" } else { "--backend real" };
         let real = if s.figure.kind.of_sandboxes() { "dumps" } else { real };
         let takes = format!("{:.0} s", s.figure.takes_s.max(1.0));
         vec![s.figure.number.to_string(), s.title.clone(), s.figure.needs.clone(), takes, real.to_owned()]
@@ -155,22 +162,6 @@ fn list(chosen: &[Spec], out: &Output) {
     out.print(output::table(head, chosen.iter().map(row)));
     let all: f64 = chosen.iter().map(|s| s.figure.takes_s).sum();
     out.print(format!("together about {:.0} min", (all / 60.0).ceil()));
-}
-
-fn real_is_possible(chosen: &[Spec], asked: &[String]) -> anyhow::Result<()> {
-    let not: Vec<String> = chosen
-        .iter()
-        .filter(|s| !s.figure.real && !s.figure.kind.of_sandboxes())
-        .map(|s| s.figure.number.to_string())
-        .collect();
-    anyhow::ensure!(
-        asked.is_empty() || not.is_empty(),
-        "figures {} need more machines than one; `medes figures --list` says which have a real form",
-        not.join(", ")
-    );
-    anyhow::bail!(
-        "this build has no real world: runs are simulated (leave --backend out); figures of real memory take --dumps DIR"
-    )
 }
 
 /// What was measured on real sandboxes, where a figure wants it.
@@ -185,7 +176,7 @@ fn measured(args: &FiguresArgs, chosen: &[Spec], out: &Output) -> anyhow::Result
     Ok(Some(set))
 }
 
-fn make(spec: &Spec, args: &FiguresArgs, set: Option<&Sandboxes>, out: &Output) -> anyhow::Result<Made> {
+fn make(spec: &Spec, args: &FiguresArgs, world: &World, set: Option<&Sandboxes>, out: &Output) -> anyhow::Result<Made> {
     let shipped;
     let set = match set {
         Some(set) => set,
@@ -212,14 +203,16 @@ fn make(spec: &Spec, args: &FiguresArgs, set: Option<&Sandboxes>, out: &Output) 
         Kind::DedupStart => return Ok(of_dumps(of_dumps::dedup_start(set), Vec::new())),
         _ => {}
     }
-    let prepared = prepare(spec, args, out)?;
+    // The table's share of other nodes' base pages, and its trace, are simulated in either world.
+    let world = if spec.figure.kind == Kind::DedupTable { &World::Simulated } else { world };
+    let prepared = prepare(spec, args, world, out)?;
     if spec.figure.kind == Kind::DedupTable {
         let remote = remote_share(&prepared)?;
         let mut made = of_dumps(of_dumps::page_origins(set), of_dumps::dedup_table(set, remote));
-        made.origin += &format!(" Other nodes' base pages: {}", origin(spec, &prepared));
+        made.origin += &format!(" Other nodes' base pages: {}", origin(spec, &prepared, world));
         return Ok(made);
     }
-    let mut made = Made { origin: origin(spec, &prepared), notes: spec.figure.notes.clone(), ..Made::default() };
+    let mut made = Made { origin: origin(spec, &prepared, world), notes: spec.figure.notes.clone(), ..Made::default() };
     if spec.figure.kind == Kind::KeepAliveMemory {
         let found = keep_alive::run(&prepared, set)?;
         made.claims = spec.statements.iter().map(|s| claims::saved(s, found.saved)).collect();
@@ -228,8 +221,9 @@ fn make(spec: &Spec, args: &FiguresArgs, set: Option<&Sandboxes>, out: &Output) 
         return Ok(made);
     }
     let store = Store::open(&args.out)?;
-    let finished = run_cells(&prepared, &store, args, out)?;
+    let finished = run_cells(&prepared, &store, args, world, out)?;
     let cells: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
+    made.notes.extend(world::notes(&finished, &cells));
     made.claims = claims::of_runs(&spec.statements, &cells);
     made.figures = pictures(spec, &prepared, &store, &finished, &cells)?;
     // The rows themselves, beside the figures that are drawn of them.
@@ -283,15 +277,15 @@ fn improvements(prepared: &Prepared, store: &Store, finished: &Finished) -> anyh
 }
 
 /// Reads the experiment of a figure with its trace and profiles.
-fn prepare(spec: &Spec, args: &FiguresArgs, out: &Output) -> anyhow::Result<Prepared> {
-    let small = if args.small { &spec.figure.small[..] } else { &[] };
+fn prepare(spec: &Spec, args: &FiguresArgs, world: &World, out: &Output) -> anyhow::Result<Prepared> {
+    let own = world.overrides(spec, args.small);
     let overrides = |set: Vec<String>| Overrides {
         set,
         trace: args.trace.clone(),
         seeds: args.seed.clone(),
         reference: Vec::new(),
     };
-    let set: Vec<String> = small.iter().chain(&args.set).cloned().collect();
+    let set: Vec<String> = own.iter().chain(&args.set).cloned().collect();
     let experiment = Experiment::parse(&spec.name, &spec.text, &overrides(set.clone()))?;
     let (profiles, profile_text) = crate::profiles::load(&experiment.profile)?;
     let opened = medes_traces::open(&experiment.trace, &experiment.options)?;
@@ -307,7 +301,7 @@ fn prepare(spec: &Spec, args: &FiguresArgs, out: &Output) -> anyhow::Result<Prep
     );
     let mut prepared = Prepared { experiment, profiles: Arc::new(profiles), profile_text, workload };
     let given = args.set.iter().any(|s| ["pool=", "memcap="].iter().any(|k| s.trim_start().starts_with(k)));
-    if !spec.figure.scarcity.is_empty() && !given {
+    if !spec.figure.scarcity.is_empty() && !given && !world.is_real() {
         let listed = prepared.experiment.parameters.iter().find(|p| p.0 == "pool");
         let mut pools = listed.map(|p| p.1.clone()).unwrap_or_default();
         pools.extend(scarce_pools(&prepared, &spec.figure.scarcity)?);
@@ -361,9 +355,15 @@ fn remote_share(prepared: &Prepared) -> anyhow::Result<Option<f64>> {
 }
 
 /// Runs the cells that are not there yet, in the world asked for.
-fn run_cells(prepared: &Prepared, store: &Store, args: &FiguresArgs, out: &Output) -> anyhow::Result<Finished> {
+fn run_cells(
+    prepared: &Prepared,
+    store: &Store,
+    args: &FiguresArgs,
+    world: &World,
+    out: &Output,
+) -> anyhow::Result<Finished> {
     let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
-    let inputs = Inputs {
+    let simulated = Inputs {
         experiment: &prepared.experiment,
         profiles: prepared.profiles.clone(),
         profile_text: prepared.profile_text.clone(),
@@ -373,17 +373,25 @@ fn run_cells(prepared: &Prepared, store: &Store, args: &FiguresArgs, out: &Outpu
         only: None,
         machines: None,
     };
-    run::run(&inputs, store, out)
+    let World::Real(sites) = world else { return run::run(&simulated, store, out) };
+    let cells = prepared.experiment.cells()?;
+    let length_s = prepared.workload.trace.length.as_secs_f64() / prepared.experiment.real.time_scale;
+    world::announce(cells.len() * prepared.experiment.seeds.len(), length_s, out);
+    let nodes = cells.iter().map(|c| c.config.nodes).max().unwrap_or(1);
+    // Cells of the real world would measure each other.
+    sites.with(nodes, out, |machines| run::run(&Inputs { machines: Some(machines), jobs: 1, ..simulated }, store, out))
 }
 
 /// Where the rows of a figure come from, in a sentence.
-fn origin(spec: &Spec, prepared: &Prepared) -> String {
+fn origin(spec: &Spec, prepared: &Prepared, world: &World) -> String {
     let (e, trace) = (&prepared.experiment, &prepared.workload.trace);
     let seeds: Vec<String> = e.seeds.iter().map(u64::to_string).collect();
     let parameters: Vec<String> = e.parameters.iter().map(|(n, v)| format!("{n} = {}", v.join(", "))).collect();
+    let scale = if e.real.time_scale == 1.0 { String::new() } else { format!(", {} times as fast", e.real.time_scale) };
     format!(
-        "simulated; experiments/paper/{}.toml; trace {} ({} functions of it, {} requests, {:.0} min); profile set {}; {}; seeds {}; \
+        "{}; experiments/paper/{}.toml; trace {} ({} functions of it, {} requests, {:.0} min{scale}); profile set {}; {}; seeds {}; \
          medes {} ({}).",
+        world.words(),
         spec.name,
         e.trace,
         thousands(trace.functions.len() as u64),
@@ -432,8 +440,14 @@ fn publish(spec: &Spec, made: Made, folder: &Path, outlines: &mut String) -> any
     })
 }
 
-fn page(args: &FiguresArgs, sections: Vec<Section>, seconds: f64) -> Paper {
-    let size = if args.small { " Small versions: they show that all works, and nothing else." } else { "" };
+fn page(args: &FiguresArgs, world: &World, sections: Vec<Section>, seconds: f64) -> Paper {
+    let size = match (args.small, world.is_real()) {
+        (true, _) => " Small versions: they show that all works, and nothing else.",
+        (_, true) => {
+            " Runs on real sandboxes are minutes on few nodes: the origin under each figure says how it was shortened."
+        }
+        _ => "",
+    };
     Paper {
         title: "The evaluation of Medes, regenerated".into(),
         lead: format!(
@@ -442,7 +456,7 @@ fn page(args: &FiguresArgs, sections: Vec<Section>, seconds: f64) -> Paper {
         ),
         how: vec![
             ("command".into(), crate::report::command()),
-            ("world".into(), "simulated; figures of real memory: as their origin says".into()),
+            ("world".into(), format!("{}; figures of real memory: as their origin says", world.words())),
             ("version".into(), format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION)),
             ("time".into(), format!("{seconds:.0} s in all")),
             (

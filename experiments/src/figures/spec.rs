@@ -77,9 +77,9 @@ pub struct FigureTable {
     pub needs: String,
     /// Seconds it takes on two cores, measured.
     pub takes_s: f64,
-    /// Whether one machine can do it with `--backend real`.
+    /// Overrides of its form on real sandboxes, as for `--set`: two nodes, minutes a cell. Empty: simulated only.
     #[serde(default)]
-    pub real: bool,
+    pub real: Vec<String>,
     /// More pools, as parts of the largest memory that fixed keep-alive takes where there is no cap.
     #[serde(default)]
     pub scarcity: Vec<f64>,
@@ -230,14 +230,22 @@ mod tests {
             if spec.figure.kind.of_sandboxes() {
                 continue;
             }
-            for set in [Vec::new(), spec.figure.small.clone()] {
-                let overrides = Overrides { set, ..Overrides::default() };
-                let e = Experiment::parse(&spec.name, &spec.text, &overrides).unwrap();
+            let parsed = |set: &[String]| {
+                let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
+                Experiment::parse(&spec.name, &spec.text, &overrides).unwrap()
+            };
+            for set in [&[], &spec.figure.small[..]] {
+                let e = parsed(set);
                 assert!(
                     e.seeds.len() >= 2 && !e.cells().unwrap().is_empty(),
                     "{}: no interval without seeds",
                     spec.name
                 );
+            }
+            if !spec.figure.real.is_empty() {
+                let e = parsed(&spec.figure.real);
+                let minutes = e.options.minutes as f64 / e.real.time_scale * e.cells().unwrap().len() as f64;
+                assert!(minutes * e.seeds.len() as f64 <= 60.0, "{}: {minutes} min of real time", spec.name);
             }
         }
     }

@@ -98,6 +98,16 @@ fn what_cannot_be_drawn_is_said_with_the_mend() {
     assert!(place.ends(2, "figures 1 --dumps nowhere").err.contains("scripts/make-dumps"));
     assert!(place.ends(2, "figures 5 --trace nothing:x").err.contains("nothing"));
     assert!(place.ends(2, "figures 13 --backend real").err.contains("--list"));
+    assert!(place.ends(2, "figures 5 --backend real --small").err.contains("trace.minutes"));
+    assert!(place.ends(2, "figures 5 --cluster cluster.json").err.contains("--backend real"));
+    assert!(place.ends(2, "figures 5 --backend real --cluster nowhere.json").err.contains("nowhere.json"));
+    place.file(
+        "cluster.json",
+        r#"{"memory_nodes": [], "grpc_nodes": [{"machine_id": 0, "addr": "127.0.0.1", "port": 1}]}"#,
+    );
+    assert!(place.ends(2, "figures 5 --backend real --cluster cluster.json").err.contains("controller"));
+    // Figures of memory need no machines in either world.
+    assert!(place.works("figures 10 --backend real --out memory").out.contains("1 figures"));
 }
 
 /// A trace of the user's replaces the generated one in every figure, and a shipped file runs as an experiment by itself.
