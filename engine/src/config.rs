@@ -15,7 +15,7 @@ mod near;
 
 pub use near::{edit_distance, nearest};
 
-/// Which of the policy's two constraints holds (paper, section 5).
+/// Which of the policy's two constraints holds (Medes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constraint {
     /// Least memory with bounded start latency.

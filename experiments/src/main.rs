@@ -315,9 +315,6 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     }
     let opened = medes_traces::open(&experiment.trace, &experiment.options).map_err(|e| bad(e.into()))?;
     let (opened, trimmed) = trim(opened, &experiment).map_err(bad)?;
-    if let Some(note) = &trimmed {
-        out.say(format!("note: {note}"));
-    }
     let workload = Workload::new(opened, experiment.functions, &profiles);
     if workload.functions.is_empty() || workload.trace.requests() == 0 {
         return Err(bad(anyhow::anyhow!("the trace {} has no request to serve; check its window", experiment.trace)));

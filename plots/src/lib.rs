@@ -10,6 +10,7 @@
 pub mod figure;
 pub mod findings;
 pub mod grid;
+pub mod number;
 pub mod paper;
 pub mod plan;
 pub mod render;
@@ -21,7 +22,6 @@ pub mod table;
 mod canvas;
 mod error;
 mod layout;
-mod number;
 mod outline;
 mod ticks;
 

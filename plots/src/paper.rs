@@ -150,29 +150,35 @@ fn overview(out: &mut String, paper: &Paper) {
         count(&[Verdict::Fails]),
     );
     out.push_str(
-        "<table class=\"claims\">\n<thead><tr><th scope=\"col\">Figure</th><th scope=\"col\">Statement</th><th scope=\"col\">Where</th>\
-         <th scope=\"col\">Here</th><th scope=\"col\">Does it hold?</th></tr></thead>\n<tbody>\n",
+        "<table class=\"claims\">\n<thead><tr><th scope=\"col\">Figure</th><th scope=\"col\">Statement</th>\
+         <th scope=\"col\">Here. Does it hold?</th></tr></thead>\n<tbody>\n",
     );
     for section in &paper.sections {
         if section.claims.is_empty() {
             let _ = writeln!(
                 out,
-                "<tr><td><a href=\"#f{}\">{}</a></td><td colspan=\"4\">{}: shown, with no statement to hold it against</td></tr>",
+                "<tr><td><a href=\"#f{}\">{}</a></td><td colspan=\"2\">{}: shown, with no statement to hold it against</td></tr>",
                 escape(&section.id),
                 escape(&section.id),
                 escape(&section.title),
             );
         }
-        for claim in &section.claims {
-            let _ = writeln!(
-                out,
-                "<tr><td><a href=\"#f{id}\">{id}</a></td><td>{}</td><td>{}</td><td class=\"ours\">{}</td>{}</tr>",
-                escape(&claim.paper),
-                escape(&claim.setting),
-                escape(&claim.ours),
-                verdict(claim.verdict),
-                id = escape(&section.id),
-            );
+        for of_one in section.claims.chunk_by(|a, b| a.paper == b.paper) {
+            let paper = of_one.first().map_or("", |c| &c.paper);
+            let id = escape(&section.id);
+            let _ =
+                write!(out, "<tr><td><a href=\"#f{id}\">{id}</a></td><td>{}</td><td class=\"ours\">", escape(paper));
+            for claim in of_one {
+                let _ = write!(
+                    out,
+                    "<div>{}: {} — <em class=\"verdict {}\">{}</em></div>",
+                    escape(&claim.setting),
+                    escape(&claim.ours),
+                    claim.verdict.class(),
+                    claim.verdict.words(),
+                );
+            }
+            out.push_str("</td></tr>\n");
         }
     }
     out.push_str(
@@ -180,10 +186,6 @@ fn overview(out: &mut String, paper: &Paper) {
          pairs with the same seed; for values measured on dumps the range over the functions. 'Holds': the whole interval lies \
          within the statement; 'on average': the value does, the interval reaches beyond it.</p>\n</section>\n",
     );
-}
-
-fn verdict(v: Verdict) -> String {
-    format!("<td class=\"verdict {}\">{}</td>", v.class(), v.words())
 }
 
 fn one(out: &mut String, s: &Section, path: &Path) -> Result<(), PlotError> {
@@ -197,24 +199,8 @@ fn one(out: &mut String, s: &Section, path: &Path) -> Result<(), PlotError> {
     if let Some(expectation) = &s.expectation {
         let _ = writeln!(out, "<p><span class=\"soft\">Expected before the run:</span> {}</p>", escape(expectation));
     }
-    for claim in &s.claims {
-        let _ = write!(
-            out,
-            "<div class=\"claim {}\"><p><strong>Stated:</strong> {}</p><p><strong>Here</strong> ({}): {} — <em>{}</em>.</p>",
-            claim.verdict.class(),
-            escape(&claim.paper),
-            escape(&claim.setting),
-            escape(&claim.ours),
-            claim.verdict.words(),
-        );
-        if !claim.why.is_empty() {
-            out.push_str("<ul>\n");
-            for why in &claim.why {
-                let _ = writeln!(out, "<li>{}</li>", escape(why));
-            }
-            out.push_str("</ul>\n");
-        }
-        out.push_str("</div>\n");
+    for of_one in s.claims.chunk_by(|a, b| a.paper == b.paper) {
+        stated(out, of_one);
     }
     s.tables.iter().for_each(|t| table(out, t));
     out.push_str("<div class=\"figures\">\n");
@@ -227,6 +213,45 @@ fn one(out: &mut String, s: &Section, path: &Path) -> Result<(), PlotError> {
     }
     let _ = writeln!(out, "<p class=\"soft origin\">Rows: {}</p>\n</section>", escape(&s.origin));
     Ok(())
+}
+
+/// One statement with what was found of it in each setting; what explains several of them is said once.
+fn stated(out: &mut String, claims: &[Claim]) {
+    let Some(first) = claims.first() else { return };
+    let all_yes = claims.iter().all(|c| c.verdict.class() == "yes");
+    let all_no = claims.iter().all(|c| c.verdict.class() == "no");
+    let class = if all_yes {
+        "yes"
+    } else if all_no {
+        "no"
+    } else {
+        "partly"
+    };
+    let _ = writeln!(out, "<div class=\"claim {class}\"><p><strong>Stated:</strong> {}</p>", escape(&first.paper));
+    let mut said: Vec<&str> = Vec::new();
+    for claim in claims {
+        let _ = writeln!(
+            out,
+            "<p><strong>Here</strong> ({}): {} — <em class=\"verdict {}\">{}</em>.</p>",
+            escape(&claim.setting),
+            escape(&claim.ours),
+            claim.verdict.class(),
+            claim.verdict.words(),
+        );
+        let new: Vec<&str> = claim.why.iter().map(String::as_str).filter(|w| !said.contains(w)).collect();
+        if new.len() < claim.why.len() && new.is_empty() {
+            out.push_str("<p class=\"soft\">For the reasons above.</p>\n");
+        }
+        if !new.is_empty() {
+            out.push_str("<ul>\n");
+            for why in &new {
+                let _ = writeln!(out, "<li>{}</li>", escape(why));
+            }
+            out.push_str("</ul>\n");
+        }
+        said.extend(new);
+    }
+    out.push_str("</div>\n");
 }
 
 fn table(out: &mut String, t: &TextTable) {
@@ -271,6 +296,32 @@ pub(crate) fn drawn(out: &mut String, figure: &DrawnFigure, page: &Path) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_is_said_once_with_each_of_its_settings() {
+        let claim = |setting: &str, verdict, why: &[&str]| Claim {
+            paper: "fewer < before".into(),
+            setting: setting.into(),
+            ours: "1".into(),
+            verdict,
+            why: why.iter().map(|w| (*w).to_owned()).collect(),
+        };
+        let mut out = String::new();
+        stated(
+            &mut out,
+            &[
+                claim("at 40", Verdict::Holds, &[]),
+                claim("at 30", Verdict::Fails, &["because", "7 here"]),
+                claim("at 20", Verdict::Fails, &["because", "8 here"]),
+            ],
+        );
+        let times = |part: &str| out.matches(part).count();
+        assert_eq!(
+            (times("Stated:"), times("fewer &lt; before"), times("<strong>Here"), times("because")),
+            (1, 1, 3, 1)
+        );
+        assert!(out.contains("claim partly") && out.contains("7 here") && out.contains("8 here"), "{out}");
+    }
 
     #[test]
     fn a_statement_holds_when_its_whole_interval_does() {

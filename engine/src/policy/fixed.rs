@@ -11,7 +11,7 @@ use crate::units::{Duration, Instant};
 pub(super) const ENTRY: Entry = Entry {
     name: "fixed",
     about: "Keeps each sandbox for a fixed time after its last request.",
-    source: "OpenWhisk; Medes, section 7 (baseline)",
+    source: "OpenWhisk; Medes (baseline)",
     reference_number: Some(1),
     eviction: "lru",
     kind: Kind::Online(|config, functions| Box::new(Fixed::new(config, functions))),

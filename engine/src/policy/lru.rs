@@ -1,5 +1,5 @@
 //! Least recently used: nothing is purged until memory is needed, then the sandbox whose last request
-//! ended first (the caching view of keep-alive: Fuerst and Sharma, ASPLOS 2021, section 4).
+//! ended first (the caching view of keep-alive: Fuerst and Sharma, ASPLOS 2021).
 
 use super::{ClusterView, Entry, Form, FunctionView, Idle, Kind, Policy, SandboxView, Verdict};
 use crate::id::FunctionId;

@@ -1,4 +1,4 @@
-//! The Medes policy (policy 5 of the reference; Medes, section 5), for each function by itself.
+//! The Medes policy (policy 5 of the reference; Saxena et al., Medes, EuroSys 2022), for each function by itself.
 //!
 //! W, B, D: its sandboxes warm (running ones too), base, dedup; C = W + B + D. s_W, s_D: moving averages
 //! of warm and dedup start latency, ms. R_W = (s_W + exec + reuse) / 1000 and R_D = (s_D + exec + reuse) /
@@ -31,7 +31,7 @@ use crate::units::{Duration, Instant};
 pub(super) const ENTRY: Entry = Entry {
     name: "medes",
     about: "Deduplicates as many idle sandboxes as the latency or memory constraint asks for and the peak load allows.",
-    source: "Saxena et al., Medes, EuroSys 2022, section 5",
+    source: "Saxena et al., Medes, EuroSys 2022 (policy 5 of the reference)",
     reference_number: Some(5),
     eviction: "warm-rate",
     kind: Kind::Online(|config, functions| Box::new(Medes { common: Reference::new(config, functions) })),

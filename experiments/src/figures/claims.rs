@@ -6,6 +6,7 @@ use medes_plots::grid::{Grid, Pool};
 use medes_plots::paper::{Claim, Verdict};
 use medes_plots::stats::{Estimate, paired_ratio};
 
+use super::evidence;
 use super::sandboxes::Sandboxes;
 use super::spec::{How, Statement};
 
@@ -34,6 +35,8 @@ fn text(e: &Estimate, how: How) -> String {
     let (one, unit): (Box<dyn Fn(f64) -> String>, &str) = match how {
         How::Change => (Box::new(sign), "\u{a0}%"),
         How::FromBest => (Box::new(|v| format!("{v:+.1}").replace('-', "\u{2212}")), "\u{a0}%"),
+        // Three places where two would show no difference.
+        How::Factor if (e.mean - 1.0).abs() < 5e-3 => (Box::new(|v| format!("{v:.3}")), "\u{a0}times"),
         How::Factor => (Box::new(|v| format!("{v:.2}")), "\u{a0}times"),
         How::Level => (Box::new(|v| format!("{v:.2}")), ""),
     };
@@ -59,13 +62,12 @@ pub fn of_runs(statements: &[Statement], cells: &[CellData]) -> Vec<Claim> {
                 continue;
             }
             let found = compared(s, &of, &against);
+            let both = [(s.of.as_str(), &of[..]), (s.against.as_str(), &against[..])];
+            let mut rows = if s.value.starts_with("p99") { evidence::of_tail(&both) } else { Vec::new() };
+            rows.extend(evidence::of_memory(&both));
+            rows.extend(findings::bearing_on(&of, &s.against, &against));
             let who = if s.against.is_empty() { s.of.clone() } else { format!("{} against {}", s.of, s.against) };
-            out.push(claim(
-                s,
-                format!("{who}, {}", pool_words(pool)),
-                found,
-                findings::bearing_on(&of, &s.against, &against),
-            ));
+            out.push(claim(s, format!("{who}, {}", pool_words(pool)), found, rows));
         }
     }
     out
@@ -149,7 +151,9 @@ fn from_best(s: &Statement, grid: &Grid<'_>) -> Claim {
     let ratio = paired_ratio(&at(&parameter.first), &at(best));
     let estimate = Estimate { mean: 100.0 * ratio.mean, half: ratio.half.map(|h| 100.0 * h), n: ratio.n };
     let setting = format!("{} = {} against the best, {best}; {}", parameter.name, parameter.first, pool_words(pool));
-    claim(s, setting, (estimate, String::new()), Vec::new())
+    let runs = |v: &str| grid.runs_with(&s.of, pool, &[(&parameter.name, v)]);
+    let rows = evidence::of_values((&parameter.first, &runs(&parameter.first)), (best, &runs(best)));
+    claim(s, setting, (estimate, String::new()), rows)
 }
 
 fn claim(s: &Statement, setting: String, (estimate, more): (Estimate, String), bearing: Vec<String>) -> Claim {

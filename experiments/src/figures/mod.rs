@@ -5,6 +5,7 @@
 //! come from dumps, or from what was measured on dumps once ([`sandboxes`]).
 
 mod claims;
+mod evidence;
 mod improvement;
 mod keep_alive;
 mod of_dumps;
@@ -79,6 +80,8 @@ pub struct Prepared {
     profiles: Arc<ProfileSet>,
     profile_text: String,
     workload: Workload,
+    /// What was left out of the trace, in words.
+    trimmed: Option<String>,
 }
 
 /// What one figure's file gave.
@@ -213,6 +216,7 @@ fn make(spec: &Spec, args: &FiguresArgs, world: &World, set: Option<&Sandboxes>,
         return Ok(made);
     }
     let mut made = Made { origin: origin(spec, &prepared, world), notes: spec.figure.notes.clone(), ..Made::default() };
+    made.notes.extend(prepared.trimmed.clone());
     if spec.figure.kind == Kind::KeepAliveMemory {
         let found = keep_alive::run(&prepared, set)?;
         made.claims = spec.statements.iter().map(|s| claims::saved(s, found.saved)).collect();
@@ -258,7 +262,7 @@ fn pictures(
     Ok(of_kind(drawing, cells).figures)
 }
 
-/// A figure of improvements for each pool.
+/// Figures of improvements for each pool.
 fn improvements(prepared: &Prepared, store: &Store, finished: &Finished) -> anyhow::Result<Vec<Figure>> {
     let names: Vec<String> = prepared.workload.functions.iter().map(|f| f.name.clone()).collect();
     let mut runs = Vec::new();
@@ -268,12 +272,15 @@ fn improvements(prepared: &Prepared, store: &Store, finished: &Finished) -> anyh
     let data: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
     let grid = medes_plots::grid::Grid::new(&data);
     let rivals: Vec<&str> = grid.policies.iter().copied().filter(|p| *p != "medes").collect();
-    let of_pool = |pool: &medes_plots::grid::Pool| Figure {
-        name: format!("improvement_{}", pool.stem()),
-        title: format!("Improvement of end-to-end latency by medes, pool of {}", pool.label.replace(' ', "\u{a0}")),
-        ..improvement::figure(&runs, &rivals, pool.memcap_mb, &names)
+    let of_pool = |pool: &medes_plots::grid::Pool| {
+        let (stem, label) = (pool.stem(), pool.label.replace(' ', "\u{a0}"));
+        improvement::figures(&runs, &rivals, pool.memcap_mb, &names).map(|figure| Figure {
+            name: format!("{}_{stem}", figure.name),
+            title: format!("{}, pool of {label}", figure.title),
+            ..figure
+        })
     };
-    Ok(grid.pools.iter().map(of_pool).collect())
+    Ok(grid.pools.iter().flat_map(of_pool).collect())
 }
 
 /// Reads the experiment of a figure with its trace and profiles.
@@ -290,16 +297,13 @@ fn prepare(spec: &Spec, args: &FiguresArgs, world: &World, out: &Output) -> anyh
     let (profiles, profile_text) = crate::profiles::load(&experiment.profile)?;
     let opened = medes_traces::open(&experiment.trace, &experiment.options)?;
     let (opened, trimmed) = crate::trim(opened, &experiment)?;
-    if let Some(note) = trimmed {
-        out.say(format!("note: {note}"));
-    }
     let workload = Workload::new(opened, experiment.functions, &profiles);
     anyhow::ensure!(
         workload.trace.requests() > 0,
         "the trace {} has no request to serve; check its window",
         experiment.trace
     );
-    let mut prepared = Prepared { experiment, profiles: Arc::new(profiles), profile_text, workload };
+    let mut prepared = Prepared { experiment, profiles: Arc::new(profiles), profile_text, workload, trimmed };
     let given = args.set.iter().any(|s| ["pool=", "memcap="].iter().any(|k| s.trim_start().starts_with(k)));
     if !spec.figure.scarcity.is_empty() && !given && !world.is_real() {
         let listed = prepared.experiment.parameters.iter().find(|p| p.0 == "pool");
