@@ -2,7 +2,7 @@
 
 use medes_engine::record::{FunctionSummary, TimelineSample};
 use medes_plots::CellData;
-use medes_plots::number::{count, percent, short};
+use medes_plots::number::{count, percent, short, trimmed};
 use medes_plots::stats::Estimate;
 
 /// One request in so many lies beyond the 99.9th percentile.
@@ -27,8 +27,8 @@ pub fn of_tail(policies: &[(&str, &[&CellData])]) -> Vec<String> {
             percent(all),
             percent(shares().fold(f64::INFINITY, f64::min)),
             percent(shares().fold(0.0, f64::max)),
-            short(beyond),
-            short(functions),
+            trimmed(beyond),
+            trimmed(functions),
         ));
     }
     out
@@ -91,11 +91,11 @@ mod tests {
         let runs = [&cell];
         let tail = of_tail(&[("medes", &runs), ("fixed", &[])]);
         assert_eq!(tail.len(), 1);
-        for part in ["0.20\u{a0}% of all", "0 to 0.40\u{a0}%", "in 1 of 2 functions"] {
+        for part in ["0.20\u{202f}% of all", "0.00\u{202f}% to 0.40\u{202f}%", "in 1 of 2 functions"] {
             assert!(tail[0].contains(part), "{}", tail[0]);
         }
         let memory = of_memory(&[("medes", &runs)]);
-        assert!(memory[0].contains("mean memory 1.50 GB, peak 2 GB, 7 evictions"), "{}", memory[0]);
+        assert!(memory[0].contains("mean memory 1.50 GB, peak 2.00 GB, 7 evictions"), "{}", memory[0]);
         let values = of_values(("5", &runs), ("64", &runs));
         assert!(values[1].starts_with("At 64: 4 cold starts"), "{}", values[1]);
     }
