@@ -18,7 +18,7 @@ pub enum World {
     /// Virtual time and modelled memory.
     Simulated,
     /// Sandboxes on machines.
-    Real(Sites),
+    Real(Box<Sites>),
 }
 
 /// The machines of all figures. Agents of this machine are started when the first figure has cells to run.
@@ -45,7 +45,8 @@ impl World {
                 None
             }
         };
-        Ok(Self::Real(Sites { cluster: cluster.map(Path::to_owned), machines: RefCell::new(machines) }))
+        let sites = Sites { cluster: cluster.map(Path::to_owned), machines: RefCell::new(machines) };
+        Ok(Self::Real(Box::new(sites)))
     }
 
     /// Overrides of a figure's experiment in this world, below those of the command line.
