@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
 use super::{cgroup, process};
@@ -36,6 +37,19 @@ pub fn record(folder: &Path, made: &Made<'_>) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).open(folder.join(MADE))?.write_all(line.as_bytes())
 }
 
+/// Where CRIU mounts a process namespace's own /proc while it dumps, in the working folder of the process.
+const PROC: &str = "proc.crtools";
+
+/// Removes the mount that a CRIU leaves in a sandbox's folder when it is killed at its work: every later dump would fail on it.
+pub fn unmount(folder: &Path) {
+    let path = folder.join(PROC);
+    if path.exists() {
+        // Nothing may be mounted there any more.
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&path);
+    }
+}
+
 /// Ends and removes what the record in a folder names, then the folder.
 ///
 /// # Errors
@@ -60,6 +74,7 @@ pub fn undo(folder: &Path) -> Result<(), OpError> {
     }
     let newest_first = |kind| of(kind).map(PathBuf::from).collect::<Vec<_>>().into_iter().rev();
     newest_first("cgroup").for_each(|path| cgroup::remove(&path));
+    unmount(folder);
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(OpError::io(folder, &e)),
         _ => Ok(()),
@@ -79,4 +94,25 @@ pub fn clean(run_dir: &Path) -> Result<(), OpError> {
         }
     }
     undo(run_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MsFlags, mount};
+
+    #[test]
+    fn what_a_killed_criu_mounted_goes_with_the_folder() {
+        let run_dir = tempfile::tempdir().expect("a folder");
+        let folder = run_dir.path().join("s0.0");
+        fs::create_dir_all(folder.join(PROC)).expect("a folder");
+        record(&folder, &Made::Cgroup(Path::new("/nowhere/medes"))).expect("recorded");
+        let none: Option<&str> = None;
+        if mount(Some("proc"), &folder.join(PROC), Some("proc"), MsFlags::empty(), none).is_err() {
+            println!("without a mount: run as root to test that it is removed");
+        }
+        record(run_dir.path(), &Made::Cgroup(Path::new("/nowhere/medes"))).expect("recorded");
+        clean(run_dir.path()).expect("cleaned");
+        assert!(!folder.exists() && !run_dir.path().exists());
+    }
 }

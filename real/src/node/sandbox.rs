@@ -119,7 +119,8 @@ impl Sandbox {
 
     fn begin(&self, node: &Node, what: &str, init: &str, deadline: Instant) -> Result<(), OpError> {
         let mut command = Command::new(&node.options.python);
-        command.arg(&node.functions.runner).arg(&self.socket).current_dir("/");
+        // CRIU mounts the namespace's own /proc below the working folder while it dumps: a folder that no other sandbox shares.
+        command.arg(&node.functions.runner).arg(&self.socket).current_dir(&self.folder);
         // One thread of algebra, and no terminal: what CRIU dumps without further options.
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").env("LANG", "C.UTF-8");
         command.env("OPENBLAS_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
@@ -237,6 +238,7 @@ impl Sandbox {
         let mut result = once();
         if matches!(result, Err(OpError::Criu { .. })) && process::runs(root) {
             let _ = fs::remove_dir_all(&images);
+            journal::unmount(&self.folder);
             thread::sleep(SETTLE);
             result = once();
         }
@@ -247,6 +249,7 @@ impl Sandbox {
             }
             Err(e) => {
                 let _ = fs::remove_dir_all(&images);
+                journal::unmount(&self.folder);
                 if matches!(e, OpError::Late { .. }) || !process::runs(root) {
                     // CRIU was killed at its work, and its code may still be in the process.
                     self.lose();
