@@ -2,7 +2,7 @@
 //!
 //! Its pages must lie in shared memory that stays. A dump on tmpfs with one pages file is that already: the file is mapped where it lies, shared and
 //! writable as RDMA devices need it, and nothing is copied; the file may be unlinked while the base lives. A dump elsewhere, or of several
-//! pages files (a process tree), is copied once: about 0.3 ms per MiB, and the memory a second time until the dump is deleted.
+//! pages files (a process tree), is copied once, and takes the memory a second time until the dump is deleted.
 
 use std::fs::File;
 use std::io;
