@@ -122,7 +122,16 @@ fn open(dumps: &[DumpArg]) -> anyhow::Result<Vec<Dump>> {
     let open = |d: &DumpArg| {
         let image = Image::open(&d.path).with_context(|| format!("cannot read the dump {}", d.path.display()))?;
         if image.pages() == 0 {
-            bail!("the dump {} holds no pages", d.path.display());
+            let path = d.path.display();
+            if d.path.is_file() {
+                bail!(
+                    "the dump {path} is an empty file; give a file of raw pages or the images folder of a CRIU checkpoint"
+                );
+            }
+            bail!(
+                "the dump {path} holds no pages: no pagemap-PID.img there names any; copy the images folder whole, with \
+                 pagemap-*.img and pages-*.img, or dump again"
+            );
         }
         Ok(Dump { name: d.name.clone(), image })
     };

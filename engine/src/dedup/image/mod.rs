@@ -95,7 +95,7 @@ pub enum ImageError {
         what: String,
     },
     /// A pages file and its pagemap disagree.
-    #[error("{file} has {bytes} bytes, but its pagemap names {pages} pages of 4096; the file is truncated or foreign")]
+    #[error("{file} has {bytes} bytes, but its pagemap names {pages} pages of 4096; {}", other_pages(*bytes, *pages))]
     PagesLength {
         /// The pages file.
         file: String,
@@ -103,6 +103,16 @@ pub enum ImageError {
         bytes: u64,
         /// Pages by the pagemap.
         pages: u64,
+    },
+    /// A file that is given as pages and nothing else, and is not whole pages.
+    #[error(
+        "{file} has {bytes} bytes, which is no whole number of pages of 4096, so it is no file of raw pages; of a CRIU checkpoint give the folder with inventory.img"
+    )]
+    RawLength {
+        /// The file.
+        file: String,
+        /// Its length.
+        bytes: u64,
     },
     /// Pages whose parent image is not there.
     #[error("{folder}: pages are in a parent image, but there is no link `parent` beside them")]
@@ -118,6 +128,18 @@ pub enum ImageError {
         /// The largest number allowed.
         limit: u32,
     },
+}
+
+/// Why a pages file may have another length than its pagemap says.
+fn other_pages(bytes: u64, pages: u64) -> String {
+    let of = bytes / pages.max(1);
+    if of > PAGE && of.is_power_of_two() && of * pages == bytes {
+        format!(
+            "these are pages of {of}: dumps of machines with such pages are not read, dump on one with pages of 4096"
+        )
+    } else {
+        "the file is truncated or foreign, dump again".into()
+    }
 }
 
 /// What is mapped at an address.
@@ -291,12 +313,12 @@ impl Image {
     /// An image of plain pages without addresses; `name` is for messages.
     ///
     /// # Errors
-    /// [`ImageError::PagesLength`] if it is not whole pages.
+    /// [`ImageError::RawLength`] if it is not whole pages.
     pub fn raw(name: &str, blob: Blob) -> Result<Self, ImageError> {
         let bytes = blob.bytes().len() as u64;
         let pages = bytes / PAGE;
         if !bytes.is_multiple_of(PAGE) {
-            return Err(ImageError::PagesLength { file: name.into(), bytes, pages: pages + 1 });
+            return Err(ImageError::RawLength { file: name.into(), bytes });
         }
         Ok(Self {
             name: name.into(),
