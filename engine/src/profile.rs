@@ -226,6 +226,9 @@ pub struct Costs {
     pub run_pages: f64,
     /// Bandwidth of reading base pages of the same node, Gbit/s.
     pub local_gbps: f64,
+    /// Memory of an agent itself, MB a node.
+    #[serde(default)]
+    pub agent_mb: f64,
 }
 
 /// A profile set: the content of a file in `config/`.
@@ -311,6 +314,7 @@ impl ProfileSet {
             ("costs".into(), "read_post_us", costs.read_post_us, Range::NotNegative),
             ("costs".into(), "run_pages", costs.run_pages, Range::Positive),
             ("costs".into(), "local_gbps", costs.local_gbps, Range::Positive),
+            ("costs".into(), "agent_mb", costs.agent_mb, Range::NotNegative),
         ];
         for (name, codec) in &self.codec {
             let owner = format!("codec {name}");
@@ -653,6 +657,7 @@ mod tests {
                 read_post_us: 0.1,
                 run_pages: 4.0,
                 local_gbps: 80.0,
+                agent_mb: 0.0,
             },
             codec: BTreeMap::from([("xdelta3".into(), patch_codec())]),
             function: vec![function()],

@@ -1,7 +1,7 @@
 //! `medes dedup`: what deduplication does to memory dumps of the user's own functions.
 
 mod analyze;
-mod model;
+pub(crate) mod model;
 mod pack;
 mod sweep;
 mod table;

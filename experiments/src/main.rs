@@ -10,6 +10,7 @@ mod doctor;
 mod experiment;
 mod explain;
 mod figures;
+mod measure_cmd;
 mod output;
 mod pipeline;
 mod profiles;
@@ -111,7 +112,7 @@ enum Command {
     /// How fast base pages can be read from other nodes.
     #[command(subcommand)]
     Rdma(rdma_cmd::RdmaCmd),
-    /// Measure this hardware for the simulator.
+    /// Measure real sandboxes, or the network, of this hardware for the simulator.
     Measure(rdma_cmd::MeasureArgs),
     /// Print completions for a shell.
     Completions {
@@ -262,7 +263,12 @@ fn main() -> ExitCode {
         },
         Command::Dedup(cmd) => dedup_cmd::run(&cmd, &out).map_err(Failure::Input),
         Command::Rdma(cmd) => rdma_cmd::run(&cmd, &out).map_err(Failure::Input),
-        Command::Measure(args) => rdma_cmd::measure(&args, &out).map_err(Failure::Input),
+        Command::Measure(args) => catch_interrupt(&out).and_then(|()| rdma_cmd::measure(&args, &out)).map_err(|e| {
+            match e.downcast_ref::<medes_real::ops::OpError>() {
+                Some(_) => Failure::Run(e),
+                None => Failure::Input(e),
+            }
+        }),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "medes", &mut text);

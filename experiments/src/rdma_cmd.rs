@@ -10,6 +10,7 @@ use medes_real::bench::{self, Bed, NetworkModel, Place, Row, Shape, TRANSPORTS};
 use medes_real::cluster::ClusterFile;
 use medes_real::transport::Secret;
 
+use crate::measure_cmd::{self, FunctionArgs};
 use crate::output::{Output, figures};
 use crate::profiles;
 
@@ -78,18 +79,22 @@ pub struct ServeArgs {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  medes measure --network --cluster cluster.json --node 0 --peer 1 --out here.toml\n  \
+    after_help = "Examples:\n  sudo medes measure                             the ten functions, some minutes\n  \
+    sudo medes measure vanilla linalg --rounds 3 --out few.toml\n  sudo medes measure --function resize=resize.py\n  \
+    medes measure --network --cluster cluster.json --node 0 --peer 1 --out here.toml\n  \
     medes run quickstart --set profile=here.toml"
 )]
 pub struct MeasureArgs {
-    /// Measure the network between two machines, and write it into a profile set.
-    #[arg(long, required = true)]
+    #[command(flatten)]
+    functions: FunctionArgs,
+    /// Measure the network between two machines instead, and write it into a profile set.
+    #[arg(long, conflicts_with_all = ["names", "function"])]
     network: bool,
     /// Profile set whose other figures are kept: a shipped one or a file.
     #[arg(long, value_name = "NAME", default_value = "measured")]
     profile: String,
     /// Where the new set goes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = "config/here.toml")]
     out: PathBuf,
     #[command(flatten)]
     bench: BenchArgs,
@@ -232,6 +237,9 @@ fn serve(args: &ServeArgs, out: &Output) -> anyhow::Result<()> {
 
 /// Carries out `medes measure`.
 pub fn measure(args: &MeasureArgs, out: &Output) -> anyhow::Result<()> {
+    if !args.network {
+        return measure_cmd::run(&args.functions, &args.profile, &args.out, out);
+    }
     let (_, text) = profiles::load(&args.profile)?;
     let rows = bench(&args.bench, out)?;
     let of = |name: &str| rows.iter().filter(|r| r.transport == name).cloned().collect::<Vec<Row>>();

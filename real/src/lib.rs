@@ -10,6 +10,7 @@ pub mod bench;
 pub mod cluster;
 pub mod controller;
 pub mod load;
+pub mod measure;
 pub mod memory;
 pub mod node;
 pub mod ops;

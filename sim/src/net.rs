@@ -68,6 +68,7 @@ mod tests {
             read_post_us: 2.0,
             run_pages: 4.0,
             local_gbps: 327.68,
+            agent_mb: 0.0,
         };
         let (a, b, c, d) = (NodeId(0), NodeId(1), NodeId(2), NodeId(3));
         let mut config = Config::default();

@@ -8,7 +8,7 @@ use medes_engine::event::{Action, Arrival, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::{BasePages, Metrics, Outcome};
 use medes_engine::record::RequestRecord;
-use medes_engine::units::{Duration, Instant};
+use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::check::{Checker, Unwatched, Watch};
 use crate::cost::Laws;
@@ -137,6 +137,8 @@ struct World<'a, S, W> {
     /// Operations on sandboxes, as numbers for draws.
     operations: u64,
     base_pages: BasePages,
+    /// Memory of agents themselves, of nodes that are there.
+    agents: Bytes,
     sink: S,
 }
 
@@ -159,6 +161,7 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             current: None,
             operations: 0,
             base_pages: BasePages::default(),
+            agents: Bytes::ZERO,
             sink,
         })
     }
@@ -168,6 +171,9 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         let mut next_fault = 0;
         let mut feed = Feed::new(next_batch);
         let end = Instant::ZERO + self.setup.length;
+        for node in 0..self.setup.config.nodes {
+            self.agent_is_there(Instant::ZERO, NodeId(node))?;
+        }
         loop {
             let arrival = feed.next_at();
             let event = self.queue.next_at();
@@ -266,7 +272,7 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             self.metrics.record(&record);
             (self.sink)(&record);
         }
-        self.metrics.memory(now, self.engine.total_used());
+        self.metrics.memory(now, self.engine.total_used() + self.agents);
         self.watch.settle(now, &self.engine)
     }
 
@@ -507,10 +513,26 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         }
     }
 
+    fn agent(&self) -> Bytes {
+        Bytes::from_mb(self.setup.profiles.costs.agent_mb)
+    }
+
+    /// The agent of a node takes memory that no sandbox can have.
+    fn agent_is_there(&mut self, now: Instant, node: NodeId) -> Result<(), SimError> {
+        let used = self.agent();
+        if used == Bytes::ZERO {
+            return Ok(());
+        }
+        self.agents += used;
+        self.tell(now, Input::NodeMemory { node, used })
+    }
+
     fn node_changes(&mut self, now: Instant, node: NodeId, lost: bool) -> Result<(), SimError> {
         if !lost {
-            return self.tell(now, Input::NodeBack { node });
+            self.tell(now, Input::NodeBack { node })?;
+            return self.agent_is_there(now, node);
         }
+        self.agents = self.agents.saturating_sub(self.agent());
         for base in self.memory.bases_on(node) {
             self.memory.remove_base(self.setup, base);
         }

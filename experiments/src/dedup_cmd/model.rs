@@ -80,7 +80,9 @@ pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
         let others: Vec<_> = others.iter().filter(|(n, _)| n != name).map(|(_, set)| set).collect();
         measured.push(measure::measure(&images[0], &images[1], &others, &args.search)?);
     }
-    let set = assemble(args, &functions, &measured, times.as_ref());
+    let stem =
+        args.output.as_ref().and_then(|p| p.file_stem()).map_or("model".into(), |s| s.to_string_lossy().into_owned());
+    let set = assemble(stem, &args.search, &functions, &measured, times.as_ref());
     set.check()?;
     if args.check {
         return check(args, &functions, &set, out);
@@ -104,8 +106,33 @@ fn read(path: &std::path::Path) -> anyhow::Result<ProfileSet> {
     Ok(set)
 }
 
+/// The profile set of functions of which two checkpoints each are given; times beyond those of pages are those of `times`.
+///
+/// # Errors
+/// A checkpoint that cannot be packed.
+pub(crate) fn of_images(
+    name: &str,
+    functions: &[(String, Vec<Image>)],
+    times: &ProfileSet,
+    mut progress: impl FnMut(&str),
+) -> anyhow::Result<ProfileSet> {
+    let search =
+        SearchArgs { paper: false, no_relocate: false, choose: None, hash: None, patch_threshold: 4096, threads: 1 };
+    let sets: Vec<(&String, measure::PageSet)> =
+        functions.iter().filter_map(|(n, i)| Some((n, measure::page_set(i.first()?)))).collect();
+    let mut measured = Vec::new();
+    for (function, images) in functions {
+        progress(function);
+        let [base, image, ..] = images.as_slice() else { bail!("function {function}: two checkpoints are needed") };
+        let others: Vec<_> = sets.iter().filter(|(n, _)| *n != function).map(|(_, set)| set).collect();
+        measured.push(measure::measure(base, image, &others, &search)?);
+    }
+    Ok(assemble(name.to_owned(), &search, functions, &measured, Some(times)))
+}
+
 fn assemble(
-    args: &ModelArgs,
+    stem: String,
+    search: &SearchArgs,
     functions: &[(String, Vec<Image>)],
     measured: &[Measured],
     times: Option<&ProfileSet>,
@@ -138,6 +165,7 @@ fn assemble(
         network_gbps: times.map_or(25.0, |t| t.costs.network_gbps),
         read_post_us: times.map_or(0.5, |t| t.costs.read_post_us),
         local_gbps: times.map_or(60.0, |t| t.costs.local_gbps),
+        agent_mb: times.map_or(0.0, |t| t.costs.agent_mb),
     };
     let mut assumed = Vec::new();
     let mut function = Vec::new();
@@ -171,7 +199,7 @@ fn assemble(
             base_gain: 0.0,
         });
     }
-    let pointers = if args.search.no_relocate || args.search.paper { "left as they are" } else { "corrected" };
+    let pointers = if search.no_relocate || search.paper { "left as they are" } else { "corrected" };
     let times = match (times, assumed.as_slice()) {
         (None, _) => "All times but those of fingerprints, lookups and codecs are assumed.".to_string(),
         (Some(t), []) => format!("Other times and the network are those of profile set `{}`.", t.name),
@@ -183,8 +211,6 @@ fn assemble(
             )
         }
     };
-    let stem =
-        args.output.as_ref().and_then(|p| p.file_stem()).map_or("model".into(), |s| s.to_string_lossy().into_owned());
     ProfileSet {
         name: stem,
         origin: format!(
@@ -192,8 +218,8 @@ fn assemble(
              Shares, edits, shares found and compressed sizes are counted; patch sizes are a least-squares fit over all pages; codec times \
              are means on the machine that wrote this. {times} One base was measured: base_gain 0 is assumed.",
             functions.len(),
-            args.search.choose().name(),
-            args.search.hash().name(),
+            search.choose().name(),
+            search.hash().name(),
         ),
         costs,
         codec,

@@ -111,6 +111,11 @@ impl LocalSandboxes {
         self.node.criu.as_ref().map(|c| c.version.as_str()).map_err(Clone::clone)
     }
 
+    /// Proportional set size of one sandbox; zero without it.
+    pub fn resident(&self, id: SandboxId) -> Bytes {
+        self.find(id, "measuring").map_or(Bytes::ZERO, |sandbox| sandbox.resident())
+    }
+
     fn find(&self, id: SandboxId, what: &str) -> Result<Arc<Sandbox>, OpError> {
         lock(&self.table).get(&id).cloned().ok_or_else(|| OpError::Sandbox {
             what: what.into(),

@@ -1,0 +1,242 @@
+//! What real sandboxes cost on this machine: two nodes in one process, base pages between them over TCP, the index behind gRPC, as in a run.
+//!
+//! Of each function one sandbox on node 0 becomes a base; sandboxes on node 1 are started, run, reduced against it, restored and run again,
+//! round after round. One thing at a time: what work beside it does to these times is the simulator's to model.
+//! Left out: the controller's own part of a start, which only a run with a controller has.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use medes_engine::config::Config;
+use medes_engine::dedup::file::DedupFile;
+use medes_engine::dedup::image::Image;
+use medes_engine::event::Method;
+use medes_engine::id::{NodeId, SandboxId};
+use medes_engine::units::Bytes;
+use tokio::runtime::Runtime;
+
+use crate::bases::index::{IndexSettings, PageIndex};
+use crate::bases::service::IndexService;
+use crate::bases::{ClusterBases, Link, Place};
+use crate::load::Load;
+use crate::node::{LocalSandboxes, NodeOptions};
+use crate::ops::{Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
+use crate::settings::Settings;
+use crate::transport::Secret;
+use crate::wire::controller_server::ControllerServer;
+
+/// Requests before a sandbox is checkpointed: the first ones still load modules.
+const SETTLED: u64 = 3;
+/// Longest that one step may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Times in milliseconds, one a round.
+#[derive(Clone, Default)]
+pub struct Samples {
+    /// From nothing to where the function can run.
+    pub cold: Vec<f64>,
+    /// Waking a warm sandbox.
+    pub wake: Vec<f64>,
+    /// The function's own run in a warm sandbox; several a round.
+    pub run: Vec<f64>,
+    /// CRIU's part of a base or a reduction.
+    pub checkpoint: Vec<f64>,
+    /// Fingerprints of a checkpoint.
+    pub fingerprint: Vec<f64>,
+    /// Asking the controller for base pages.
+    pub lookup: Vec<f64>,
+    /// Reading base pages while patches are made.
+    pub pack_read: Vec<f64>,
+    /// Making patches.
+    pub encode: Vec<f64>,
+    /// Restoring a process up to where it is held.
+    pub hold: Vec<f64>,
+    /// From the decision until a reduced sandbox can run.
+    pub restore: Vec<f64>,
+    /// Of that, reading base pages: summed over threads.
+    pub base_read: Vec<f64>,
+    /// Of that, patching: summed over threads.
+    pub patch: Vec<f64>,
+    /// Base pages that a restore read from the other node.
+    pub pages_read: Vec<f64>,
+    /// Memory of the reduced image.
+    pub stored: Bytes,
+    /// Memory of a held process.
+    pub held: Bytes,
+    /// Memory of a warm sandbox, with one of each other function beside it; shared pages divided.
+    pub memory: Bytes,
+    /// Checkpoint of the base.
+    pub base: Option<Image>,
+    /// Checkpoint of the last sandbox that was reduced.
+    pub image: Option<Image>,
+}
+
+/// [`ClusterBases`] that also keep the checkpoints that go through them.
+struct Witness {
+    bases: ClusterBases,
+    seen: Arc<Mutex<Option<Image>>>,
+}
+
+impl Witness {
+    fn sees(&self, image: &Image) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
+    }
+}
+
+impl Bases for Witness {
+    fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
+        self.sees(image);
+        self.bases.register(id, function, image, deadline)
+    }
+
+    fn withdraw(&self, id: SandboxId) {
+        self.bases.withdraw(id);
+    }
+
+    fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
+        self.sees(image);
+        self.bases.pack(image, function, method, deadline)
+    }
+
+    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
+        self.bases.unpack(file, give, deadline)
+    }
+}
+
+/// Two nodes and an index.
+pub struct Rig {
+    nodes: [LocalSandboxes; 2],
+    seen: Arc<Mutex<Option<Image>>>,
+    next: u32,
+    /// Serves the index as long as this lives.
+    _runtime: Runtime,
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+impl Rig {
+    /// Starts both nodes in folders below `folder`, which must be on a tmpfs and have a short name.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    pub fn new(folder: &Path, adjust: impl Fn(&mut NodeOptions), config: &Config) -> Result<Self, OpError> {
+        let io = |e: std::io::Error| OpError::Io { path: "127.0.0.1".into(), reason: e.to_string() };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(io)?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(any)).map_err(io)?;
+        let address = listener.local_addr().map_err(io)?;
+        let index = Arc::new(PageIndex::new(IndexSettings::of(config)));
+        let service = ControllerServer::new(IndexService(index))
+            .max_decoding_message_size(crate::wire::MAX_MESSAGE)
+            .max_encoding_message_size(crate::wire::MAX_MESSAGE);
+        runtime.spawn(async move {
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+        });
+        let settings = Settings { controller: address.to_string(), ..Settings::of(config) };
+        let seen = Arc::new(Mutex::new(None));
+        let node = |n: u32| {
+            let secret = Some(Secret::new("one process"));
+            let place = Place { listen: any, peers: Default::default(), secret };
+            let link = Link { token: Default::default(), runtime: runtime.handle().clone() };
+            let bases = ClusterBases::connect(&settings, NodeId(n), link, place)?;
+            let mut options = NodeOptions::new(NodeId(n), &folder.join(n.to_string()));
+            adjust(&mut options);
+            LocalSandboxes::new(options, Arc::new(Witness { bases, seen: seen.clone() }))
+        };
+        let nodes = [node(0)?, node(1)?];
+        Ok(Self { nodes, seen, next: 0, _runtime: runtime })
+    }
+
+    /// The version of CRIU.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn criu_version(&self) -> Result<&str, OpError> {
+        self.nodes[0].criu_version()
+    }
+
+    fn id(&mut self) -> SandboxId {
+        self.next += 1;
+        SandboxId { generation: 1, slot: self.next }
+    }
+
+    fn last_image(&self) -> Option<Image> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Runs a function once, and checks the answer; waking and run, ms.
+    fn ask(&self, node: usize, id: SandboxId, load: &Load, seed: u64) -> Result<(f64, f64), OpError> {
+        let answer = self.nodes[node].run(id, &load.request(seed), soon())?;
+        if !load.right(answer.status.into(), &answer.body) {
+            let reason = format!("answered {}: {}", answer.status, answer.body);
+            return Err(OpError::Sandbox { what: format!("running {}", load.action), reason, gone: false });
+        }
+        Ok((ms(answer.wake), ms(answer.run)))
+    }
+
+    /// A base of the function, on node 0; it stays there.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn base(&mut self, load: &Load, out: &mut Samples) -> Result<SandboxId, OpError> {
+        let id = self.id();
+        self.nodes[0].spawn(id, &load.action, soon())?;
+        for seed in 0..SETTLED {
+            self.ask(0, id, load, seed)?;
+        }
+        let done = self.nodes[0].checkpoint(id, soon())?;
+        out.checkpoint.push(ms(done.checkpoint));
+        out.fingerprint.push(ms(done.registered.fingerprint));
+        out.base = self.last_image();
+        Ok(id)
+    }
+
+    /// One round on node 1.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn round(&mut self, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
+        let id = self.id();
+        let seed = |n: u64| round * 17 + n;
+        out.cold.push(ms(self.nodes[1].spawn(id, &load.action, soon())?.took));
+        // A new sandbox's first run is a run as well, as in a run of a trace.
+        out.run.push(self.ask(1, id, load, seed(0))?.1);
+        for n in 1..=SETTLED {
+            let (wake, run) = self.ask(1, id, load, seed(n))?;
+            out.wake.push(wake);
+            out.run.push(run);
+        }
+        let reduced = self.nodes[1].reduce(id, Method::Patches, false, soon())?;
+        out.image = self.last_image();
+        out.checkpoint.push(ms(reduced.checkpoint));
+        out.hold.push(ms(reduced.hold));
+        out.fingerprint.push(ms(reduced.packing.fingerprint));
+        out.lookup.push(ms(reduced.packing.lookup));
+        out.pack_read.push(ms(reduced.packing.read));
+        out.encode.push(ms(reduced.packing.encode));
+        out.stored = reduced.stored;
+        out.held = self.nodes[1].memory().sandboxes;
+        let restored = self.nodes[1].restore(id, soon())?;
+        out.restore.push(ms(restored.took));
+        out.base_read.push(ms(restored.unpacked.read));
+        out.patch.push(ms(restored.unpacked.decode));
+        out.pages_read.push(restored.unpacked.pages[1] as f64);
+        out.run.push(self.ask(1, id, load, seed(SETTLED + 1))?.1);
+        self.nodes[1].purge(id);
+        Ok(())
+    }
+
+    /// Memory of a warm sandbox of node 0, with whatever is beside it.
+    pub fn resident(&self, id: SandboxId) -> Bytes {
+        self.nodes[0].resident(id)
+    }
+}
