@@ -6,6 +6,7 @@ mod compare;
 mod dedup;
 mod figures;
 mod input;
+mod measure;
 mod real_samples;
 mod reference_files;
 mod results;

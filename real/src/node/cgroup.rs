@@ -111,6 +111,29 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// The groups of a name that another program has made, in the hierarchies that are used here.
+    pub fn existing(name: &str) -> Self {
+        let all = mounts();
+        let there = |root: Option<PathBuf>| root.map(|r| r.join(name)).filter(|f| f.is_dir());
+        let two = there(all.two);
+        let freezes = two.as_ref().is_some_and(|f| f.join("cgroup.freeze").exists());
+        Self { two, memory_one: there(all.memory_one), freezer_one: there(all.freezer_one).filter(|_| !freezes) }
+    }
+
+    /// Where groups of a name are, in all hierarchies that are mounted: a container's are made in each.
+    pub fn everywhere(name: &str) -> Vec<PathBuf> {
+        let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let of = |line: &str| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup").then(|| Path::new(path).join(name))
+        };
+        let mut all: Vec<PathBuf> = text.lines().filter_map(of).collect();
+        // Records are undone from their end, and what is frozen does not die.
+        all.sort_by_key(|p| p.to_string_lossy().contains("/freezer/"));
+        all
+    }
+
     fn folders(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.two, &self.memory_one, &self.freezer_one].into_iter().flatten()
     }

@@ -1,6 +1,6 @@
 //! What was made is on record before it is made, so that it can be removed whatever happens to this program.
 //!
-//! A file `made` in the folder of what it is about: a line each, `cgroup PATH`, `process PID START`. It lies on tmpfs like all else: after
+//! A file `made` in the folder of what it is about: a line each, `cgroup PATH`, `mount PATH`, `process PID START`. It lies on tmpfs like all else: after
 //! a reboot there is neither the record nor what it names. Processes are the exception to "before" (their id is not known then):
 //! they are born into recorded cgroups, and where there are none they die with the thread that starts them.
 
@@ -21,6 +21,8 @@ const MADE: &str = "made";
 pub enum Made<'a> {
     /// A cgroup.
     Cgroup(&'a Path),
+    /// A file system that is mounted there.
+    Mount(&'a Path),
     /// A process that was just started.
     Process(i32),
 }
@@ -32,6 +34,7 @@ pub enum Made<'a> {
 pub fn record(folder: &Path, made: &Made<'_>) -> io::Result<()> {
     let line = match made {
         Made::Cgroup(path) => format!("cgroup {}\n", path.display()),
+        Made::Mount(path) => format!("mount {}\n", path.display()),
         Made::Process(pid) => format!("process {pid} {}\n", process::started(*pid).unwrap_or(0)),
     };
     OpenOptions::new().create(true).append(true).open(folder.join(MADE))?.write_all(line.as_bytes())
@@ -73,6 +76,10 @@ pub fn undo(folder: &Path) -> Result<(), OpError> {
         }
     }
     let newest_first = |kind| of(kind).map(PathBuf::from).collect::<Vec<_>>().into_iter().rev();
+    for path in newest_first("mount") {
+        // What is not mounted there is what was wanted.
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+    }
     newest_first("cgroup").for_each(|path| cgroup::remove(&path));
     unmount(folder);
     match fs::remove_dir_all(folder) {

@@ -21,6 +21,7 @@ mod nursery;
 mod options;
 mod process;
 mod rebuild;
+pub mod runc;
 mod sandbox;
 mod uffd;
 
@@ -80,16 +81,7 @@ impl LocalSandboxes {
     pub fn new(options: NodeOptions, bases: Arc<dyn Bases>) -> Result<Self, OpError> {
         let folder = &options.run_dir;
         let io = |e| OpError::io(folder, &e);
-        let too_long = folder.as_os_str().len() > 60 || !folder.is_absolute();
-        if too_long || fs::read_dir(folder).is_ok_and(|mut f| f.next().is_some()) {
-            let reason = if too_long {
-                "not an absolute path of at most 60 bytes"
-            } else {
-                "not empty: `medes clean` removes what another run left"
-            };
-            return Err(OpError::Io { path: folder.display().to_string(), reason: reason.into() });
-        }
-        fs::create_dir_all(folder).map_err(io)?;
+        prepare(folder)?;
         let functions = Functions::new(folder, &options.functions)?;
         let nursery = Nursery::new().map_err(io)?;
         let name = format!("medes-{}-{}", options.node, std::process::id());
@@ -123,6 +115,20 @@ impl LocalSandboxes {
             gone: true,
         })
     }
+}
+
+/// Makes a run folder that is an agent's own.
+fn prepare(folder: &Path) -> Result<(), OpError> {
+    let too_long = folder.as_os_str().len() > 60 || !folder.is_absolute();
+    if too_long || fs::read_dir(folder).is_ok_and(|mut f| f.next().is_some()) {
+        let reason = if too_long {
+            "not an absolute path of at most 60 bytes"
+        } else {
+            "not empty: `medes clean` removes what another run left"
+        };
+        return Err(OpError::Io { path: folder.display().to_string(), reason: reason.into() });
+    }
+    fs::create_dir_all(folder).map_err(|e| OpError::io(folder, &e))
 }
 
 /// A name that no other agent of this program has used.

@@ -21,6 +21,12 @@ pub fn started(pid: i32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether a process runs, whoever's child it is: one that has ended and was not waited for does not.
+pub fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// A process and all that descend from it.
 pub fn tree(root: i32) -> Vec<i32> {
     let mut out = vec![root];
