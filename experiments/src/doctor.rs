@@ -104,11 +104,7 @@ fn look() -> Vec<Finding> {
             needed_for: "memory caps of single sandboxes",
         },
         Finding { what: "tmpfs", state: tmpfs(), needed_for: "dumps of real sandboxes" },
-        Finding {
-            what: "runc",
-            state: version("runc", &["--version"]).ok_or_else(|| "apt-get install runc".into()),
-            needed_for: "sandbox = \"runc\"",
-        },
+        Finding { what: "runc", state: runc(), needed_for: "sandbox = \"runc\"" },
         Finding {
             what: "KSM",
             state: match std::fs::read_to_string("/sys/kernel/mm/ksm/run") {
@@ -145,6 +141,20 @@ fn look() -> Vec<Finding> {
     ];
     all.extend(verbs::findings());
     all
+}
+
+/// runc, and what its sandboxes' roots are made of.
+fn runc() -> Result<String, String> {
+    let version = version("runc", &["--version"]).ok_or("apt-get install runc")?;
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    // A module is loaded when it is first asked for, by root.
+    if !known.lines().any(|l| l.split_whitespace().next_back() == Some("overlay")) && !is_root() {
+        return Err(format!("{version}, but no overlay file system in the kernel: modprobe overlay"));
+    }
+    match criu_check() {
+        Ok(_) => Ok(format!("{version}; it checkpoints and restores with the CRIU that sandboxes use")),
+        Err(e) => Err(format!("{version}; containers run but are not checkpointed: {e}")),
+    }
 }
 
 /// The Python with the functions' libraries.

@@ -146,7 +146,9 @@ impl Rig {
         let node = |n: u32| {
             let secret = Some(Secret::new("one process"));
             let place = Place { listen: any, peers: Default::default(), secret };
-            let link = Link { token: Default::default(), runtime: runtime.handle().clone() };
+            // Both nodes are in this process: nothing of a peer's end is news.
+            let (peers, _) = tokio::sync::mpsc::unbounded_channel();
+            let link = Link { token: Default::default(), runtime: runtime.handle().clone(), peers };
             let bases = ClusterBases::connect(&settings, NodeId(n), link, place)?;
             let mut options = NodeOptions::new(NodeId(n), &folder.join(n.to_string()));
             adjust(&mut options);

@@ -18,6 +18,7 @@ use medes_real::bases::service::IndexService;
 use medes_real::bases::{self, ClusterBases, Place};
 use medes_real::cluster::ClusterFile;
 use medes_real::controller::local::LISTENS;
+use medes_real::node::runc::Containers;
 use medes_real::node::{self, LocalSandboxes, NodeOptions, Push};
 use medes_real::ops::{OpError, Sandboxes};
 use medes_real::settings::{SandboxKind, Settings};
@@ -141,10 +142,6 @@ fn sandboxes(
     secret: Option<&Secret>,
 ) -> Result<Arc<dyn Sandboxes>, OpError> {
     let node = NodeId(link.node);
-    if settings.sandbox == SandboxKind::Runc {
-        let what = "sandbox = \"runc\" is not in agents yet: set sandbox = \"process\"".to_owned();
-        return Err(OpError::Controller(what));
-    }
     let place = Place { listen: pages, peers: peers.clone(), secret: secret.cloned() };
     let ask = bases::Link { token: link.token.clone(), runtime: link.runtime.clone(), peers: link.peers.clone() };
     let bases = Arc::new(ClusterBases::connect(settings, node, ask, place)?);
@@ -168,7 +165,10 @@ fn sandboxes(
             options.functions.insert(action.name.clone(), path);
         }
     }
-    Ok(Arc::new(LocalSandboxes::new(options, bases)?))
+    Ok(match settings.sandbox {
+        SandboxKind::Process => Arc::new(LocalSandboxes::new(options, bases)?),
+        SandboxKind::Runc => Arc::new(Containers::new(options, bases)?),
+    })
 }
 
 /// The page index of a run.

@@ -19,10 +19,15 @@ fn a_function_is_measured_and_the_simulator_loads_what_was_written() {
     let ready = nix::unistd::geteuid().is_root()
         && ["/opt/medes/criu/bin/criu", "/opt/medes/functions/bin/python"].iter().all(|p| place.path(p).exists());
     if !ready {
-        println!("skipped: measuring: it needs root, CRIU (scripts/setup-criu) and the functions' libraries; scripts/test as root gets them");
+        println!(
+            "skipped: measuring: it needs root, CRIU (scripts/setup-criu) and the functions' libraries; scripts/test as root gets them"
+        );
         return;
     }
-    place.file("mine.py", "def main(args):\n    return {'seed': args.get('seed'), 'squares': sum(i * i for i in range(1000))}\n");
+    place.file(
+        "mine.py",
+        "def main(args):\n    return {'seed': args.get('seed'), 'squares': sum(i * i for i in range(1000))}\n",
+    );
     let json = place.json("measure vanilla --function mine=mine.py --rounds 2 --out config/mine.toml --json");
     let rows = json["functions"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|r| r["function"].as_str().unwrap()).collect();
