@@ -73,9 +73,6 @@ pub fn conform(kind: &str, make: Make) {
     let action = options.run_dir.with_extension("py");
     fs::write(&action, COUNTER).unwrap();
     options.functions.insert("counter".into(), action.clone());
-    if std::env::var_os("CAPPED").is_some() {
-        options.sandbox_memory = Some(Bytes::from_mb(500.0));
-    }
     let folder = options.run_dir.clone();
     let sandboxes = make(options.clone(), Arc::new(Near::new(2))).unwrap();
 
