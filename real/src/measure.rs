@@ -4,8 +4,9 @@
 //! round after round. One thing at a time: what work beside it does to these times is the simulator's to model.
 //! Left out: the controller's own part of a start, which only a run with a controller has.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,21 +74,48 @@ pub struct Samples {
     pub image: Option<Image>,
 }
 
+/// Checkpoints that went by, copied: a sandbox removes its own.
+struct Seen {
+    /// Folder of the copies.
+    kept: PathBuf,
+    /// Name of the sandbox that is being checkpointed.
+    of: String,
+    last: Option<Image>,
+}
+
+impl Seen {
+    /// Copies the checkpoint that lies in the sandbox's folder below `run_dir`. One that cannot be copied is not there for
+    /// whoever asks for it.
+    fn keep(&mut self, run_dir: &Path) {
+        let to = self.kept.join(&self.of);
+        let copied = fs::create_dir_all(&to).and_then(|()| {
+            for file in fs::read_dir(run_dir.join(&self.of).join("images"))?.flatten() {
+                if file.file_type()?.is_file() {
+                    fs::copy(file.path(), to.join(file.file_name()))?;
+                }
+            }
+            Ok(())
+        });
+        self.last = copied.ok().and_then(|()| Image::open(&to).ok());
+    }
+}
+
 /// [`ClusterBases`] that also keep the checkpoints that go through them.
 struct Witness {
     bases: ClusterBases,
-    seen: Arc<Mutex<Option<Image>>>,
+    run_dir: PathBuf,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Witness {
-    fn sees(&self, image: &Image) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
+    fn sees(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).keep(&self.run_dir);
     }
 }
 
 impl Bases for Witness {
     fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
-        self.sees(image);
+        self.sees();
         self.bases.register(id, function, image, deadline)
     }
 
@@ -96,7 +124,7 @@ impl Bases for Witness {
     }
 
     fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
-        self.sees(image);
+        self.sees();
         self.bases.pack(image, function, method, deadline)
     }
 
@@ -108,7 +136,7 @@ impl Bases for Witness {
 /// Two nodes and an index.
 pub struct Rig {
     nodes: [LocalSandboxes; 2],
-    seen: Arc<Mutex<Option<Image>>>,
+    seen: Arc<Mutex<Seen>>,
     next: u32,
     /// Serves the index as long as this lives.
     _runtime: Runtime,
@@ -142,7 +170,8 @@ impl Rig {
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
         });
         let settings = Settings { controller: address.to_string(), ..Settings::of(config) };
-        let seen = Arc::new(Mutex::new(None));
+        let seen = Seen { kept: folder.join("kept"), of: String::new(), last: None };
+        let seen = Arc::new(Mutex::new(seen));
         let node = |n: u32| {
             let secret = Some(Secret::new("one process"));
             let place = Place { listen: any, peers: Default::default(), secret };
@@ -152,7 +181,8 @@ impl Rig {
             let bases = ClusterBases::connect(&settings, NodeId(n), link, place)?;
             let mut options = NodeOptions::new(NodeId(n), &folder.join(n.to_string()));
             adjust(&mut options);
-            LocalSandboxes::new(options, Arc::new(Witness { bases, seen: seen.clone() }))
+            let run_dir = options.run_dir.clone();
+            LocalSandboxes::new(options, Arc::new(Witness { bases, run_dir, seen: seen.clone() }))
         };
         let nodes = [node(0)?, node(1)?];
         Ok(Self { nodes, seen, next: 0, _runtime: runtime })
@@ -168,11 +198,13 @@ impl Rig {
 
     fn id(&mut self) -> SandboxId {
         self.next += 1;
-        SandboxId { generation: 1, slot: self.next }
+        let id = SandboxId { generation: 1, slot: self.next };
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).of = id.to_string();
+        id
     }
 
     fn last_image(&self) -> Option<Image> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last.take()
     }
 
     /// Runs a function once, and checks the answer; waking and run, ms.
