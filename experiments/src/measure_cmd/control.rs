@@ -78,6 +78,6 @@ pub fn measure(out: &Output) -> anyhow::Result<Control> {
         done.notes.join("; ")
     );
     // Of the intervals before the first request, the last: by then the agent has said what it weighs.
-    let alone = done.outcome.timeline.iter().filter(|t| t.at.as_micros() < ALONE_S * 1_000_000).next_back();
+    let alone = done.outcome.timeline.iter().rfind(|t| t.at.as_micros() < ALONE_S * 1_000_000);
     Ok(Control { warm_ms, agent_mb: alone.map_or(0.0, |t| t.max_used.as_mb()) })
 }
