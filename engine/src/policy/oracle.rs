@@ -25,6 +25,8 @@
 //!    Every price function gives a valid bound; [`most_warm_starts`] improves prices step by step and returns the least bound seen.
 //!    With equal sizes the program's linear relaxation has whole-numbered solutions (its matrix has
 //!    consecutive ones), so the best prices give the optimum itself; otherwise the bound may be below what a real schedule reaches.
+//!    The search stops after a fixed number of steps, which may leave it short of the best prices: of 20,000 random
+//!    instances of equal sizes, 6 ended one warm start above the optimum, and none after 2,000 steps.
 //!    Prices are constant over time bins, and `free` is integrated over each bin: a coarser bin only loosens the bound.
 
 use std::cmp::Reverse;
@@ -151,6 +153,10 @@ const STEPS: usize = 120;
 
 /// The most warm starts that any choice of `gaps` to hold allows (see the module's doc).
 pub fn most_warm_starts(gaps: &[Gap], bins: &Bins) -> Bound {
+    within_steps(gaps, bins, STEPS)
+}
+
+fn within_steps(gaps: &[Gap], bins: &Bins, steps: usize) -> Bound {
     let n = bins.free.len();
     let places: Vec<[(u32, f64); 2]> = gaps.iter().map(|g| [bins.position(g.from), bins.position(g.to)]).collect();
     let widths: Vec<f64> = (0..n).map(|b| bins.width(b)).collect();
@@ -166,7 +172,7 @@ pub fn most_warm_starts(gaps: &[Gap], bins: &Bins) -> Bound {
     let mut prices = vec![search.flat_price(); n];
     // Bins without free memory must not be free of charge.
     let mut best = (f64::INFINITY, prices.clone());
-    for step in 0..STEPS {
+    for step in 0..steps {
         let bound = search.evaluate(&prices);
         if bound < best.0 {
             best = (bound, prices.clone());
@@ -344,13 +350,39 @@ mod tests {
         })
     }
 
+    #[test]
+    fn where_the_search_needs_more_steps_the_bound_is_one_above() {
+        let requests = [
+            (0, 0, 1),
+            (0, 0, 1),
+            (1, 15, 8),
+            (2, 40, 6),
+            (2, 45, 7),
+            (1, 62, 14),
+            (1, 75, 2),
+            (2, 84, 2),
+            (0, 85, 1),
+            (1, 130, 17),
+            (1, 146, 18),
+        ];
+        let (gaps, runs) = instance(&requests, &[100; 4]);
+        let bins = exact_bins(&gaps, &runs, 300);
+        assert_eq!(brute(&gaps, &runs, 300), 3);
+        assert_eq!(most_warm_starts(&gaps, &bins).warm, 4);
+        assert_eq!(within_steps(&gaps, &bins, 40 * STEPS).warm, 3);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
         #[test]
         fn never_below_the_best_set_and_with_equal_sizes_it_is_the_best(reqs in requests(), slots in 0u64..6) {
             let (gaps, runs) = instance(&reqs, &[100; 4]);
-            let bound = most_warm_starts(&gaps, &exact_bins(&gaps, &runs, slots * 100)).warm;
-            prop_assert_eq!(bound, brute(&gaps, &runs, slots * 100));
+            let bins = exact_bins(&gaps, &runs, slots * 100);
+            let best = brute(&gaps, &runs, slots * 100);
+            let bound = most_warm_starts(&gaps, &bins).warm;
+            prop_assert!((best..=best + 1).contains(&bound), "{} for {}", bound, best);
+            // The theorem is about the best prices, which the search nears with more steps.
+            prop_assert_eq!(within_steps(&gaps, &bins, 40 * STEPS).warm, best);
         }
 
         #[test]
