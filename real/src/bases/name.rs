@@ -38,7 +38,14 @@ impl FromStr for BaseName {
     type Err = OpError;
 
     fn from_str(s: &str) -> Result<Self, OpError> {
-        let bad = || OpError::Damaged(format!("the packed image names a base '{s}', which says nowhere to read it"));
+        // Not the name itself: it holds a region's key.
+        let bad = || {
+            let first = s.split(' ').next().unwrap_or_default();
+            OpError::Damaged(format!(
+                "the packed image names a base '{first:.16} ...' of {} letters, which says nowhere to read it",
+                s.len()
+            ))
+        };
         let words: Vec<&str> = s.splitn(7, ' ').collect();
         let [id, owner, incarnation, address, key, pages, endpoint] = words[..] else { return Err(bad()) };
         let long = |word: &str| u64::from_str_radix(word, 16).map_err(|_| bad());
@@ -63,5 +70,15 @@ mod tests {
         for bad in ["", "base", "1 2 3 4 5 6", "1 2 3 4 5 100000000 x", "1 2 3 4 z 6 x"] {
             assert!(bad.parse::<BaseName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        let error = "1 2 3 4 5eca3e7 z x".parse::<BaseName>().unwrap_err().to_string();
+        assert!(!error.contains("5eca3e7"), "{error}");
+        let head = BaseHead { key: 31_415_926_535, address: 4096, function: "vanilla".into(), ..BaseHead::default() };
+        let part = crate::wire::RegisterPart { head: Some(head), ..Default::default() };
+        let shown = format!("{part:?}");
+        assert!(shown.contains("vanilla") && !shown.contains("31415926535"), "{shown}");
     }
 }

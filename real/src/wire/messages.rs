@@ -1,5 +1,7 @@
 //! The messages. Numbers of fields are the protocol: never change one, add at the end.
 
+use std::fmt;
+
 /// The controller introduces itself.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Hello {
@@ -234,8 +236,9 @@ pub struct Memory {
     pub moving: bool,
 }
 
-/// A base, as the agent that has it announces it and as readers are told of it.
+/// A base, as the agent that has it announces it and as readers are told of it. Shown without its key.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct BaseHead {
     /// [`super::pack_sandbox`].
     #[prost(fixed64, tag = "1")]
@@ -264,6 +267,22 @@ pub struct BaseHead {
     /// Where the pages lie in the sandbox's memory, for readers that align theirs; opaque here.
     #[prost(bytes = "vec", tag = "9")]
     pub layout: Vec<u8>,
+}
+
+impl fmt::Debug for BaseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sandbox, function, node, incarnation, endpoint, address, key: _, pages, layout } = self;
+        f.debug_struct("BaseHead")
+            .field("sandbox", sandbox)
+            .field("function", function)
+            .field("node", node)
+            .field("incarnation", incarnation)
+            .field("endpoint", endpoint)
+            .field("address", address)
+            .field("pages", pages)
+            .field("layout", &format_args!("{} bytes", layout.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A part of a registration: the head first and alone, then pages in order.
