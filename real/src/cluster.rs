@@ -14,7 +14,7 @@
 //! for `medes cluster`; the reference has neither.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -178,6 +178,20 @@ impl ClusterFile {
         Ok(())
     }
 
+    /// Addresses of all hosts, from which a controller may call; none where the file names no controller.
+    ///
+    /// # Errors
+    /// A name without an address; `path` is for the message.
+    pub fn hosts(&self, path: &Path) -> Result<Vec<IpAddr>, ClusterError> {
+        let Some(controller) = &self.controller else { return Ok(Vec::new()) };
+        let machines = self.grpc_nodes.iter().chain(&self.memory_nodes);
+        let all = machines.map(|m| Address { addr: m.addr.clone(), port: m.port }).chain([controller.clone()]);
+        let mut hosts = all.map(|a| Ok(a.resolve(path)?.ip())).collect::<Result<Vec<_>, _>>()?;
+        hosts.sort_unstable();
+        hosts.dedup();
+        Ok(hosts)
+    }
+
     /// Where the base pages of an agent are read from.
     pub fn pages_of(&self, node: u32) -> Option<Address> {
         let own = self.memory_nodes.iter().find(|m| m.machine_id == node);
@@ -219,6 +233,9 @@ mod tests {
         assert_eq!(file.pages_of(1), Some(Address { addr: "10.1.0.3".into(), port: 7 }));
         assert_eq!(file.pages_of(0), Some(Address { addr: "10.0.0.2".into(), port: 3 }));
         assert_eq!(file.pages_of(2), None);
+        let hosts: Vec<String> = file.hosts(Path::new("c")).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.1.0.3"]);
+        assert!(ClusterFile { controller: None, ..file.clone() }.hosts(Path::new("c")).unwrap().is_empty());
         let written = serde_json::to_string(&file).unwrap();
         assert_eq!(parse(&written), Ok(file));
     }

@@ -52,11 +52,13 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     let node = args.node;
     let file = args.cluster.as_deref().map(|p| ClusterFile::load(p).map(|f| (p, f))).transpose()?;
     let (mut address, mut pages, mut secret_file, mut peers) = (args.listen, None, None, BTreeMap::new());
+    let mut callers = Vec::new();
     if let Some((path, file)) = &file {
         let own = file.grpc_nodes.get(node as usize);
         let own = own.with_context(|| format!("{}: there is no agent {node} in grpc_nodes", path.display()))?;
         address = medes_real::cluster::Address { addr: own.addr.clone(), port: own.port }.resolve(path)?;
         secret_file = file.secret_file.clone();
+        callers = file.hosts(path)?;
         for m in &file.grpc_nodes {
             if let Some(at) = file.pages_of(m.machine_id) {
                 peers.insert(NodeId(m.machine_id), at.resolve(path)?);
@@ -84,7 +86,7 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     // Read by the controller that started this; a reader that is gone is noticed by the end of standard input.
     let _ = writeln!(std::io::stdout(), "{LISTENS}{at}").and_then(|()| std::io::stdout().flush());
     out.say(format!("agent {node}: waits for a controller; its sandboxes are under {}", run_dir.display()));
-    let config = AgentConfig { ends_with_lease: args.child, verbs, ..AgentConfig::new(node, secret) };
+    let config = AgentConfig { ends_with_lease: args.child, verbs, callers, ..AgentConfig::new(node, secret) };
     let served = runtime.block_on(agent::serve(config, listener, Arc::new(begin), stop(args.child)));
     runtime.shutdown_timeout(Duration::from_secs(2));
     node::clean(&run_dir)?;

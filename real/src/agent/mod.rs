@@ -9,7 +9,7 @@
 mod service;
 mod world;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct AgentConfig {
     pub node: u32,
     /// What the cluster shares.
     pub secret: Option<Secret>,
+    /// Hosts of the cluster, which may call; this host may always, and if there are none any may.
+    pub callers: Vec<IpAddr>,
     /// So long without a controller, and all sandboxes are purged.
     pub lease: Duration,
     /// Whether it then ends.
@@ -50,6 +52,7 @@ impl AgentConfig {
         Self {
             node,
             secret,
+            callers: Vec::new(),
             lease: Duration::from_secs(10),
             ends_with_lease: false,
             report_every: Duration::from_millis(500),

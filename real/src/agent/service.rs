@@ -1,5 +1,6 @@
 //! The agent's side of the `Agent` service: who may speak, and which run is on.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -119,6 +120,12 @@ impl Agent {
     }
 }
 
+/// Whether a host may call an agent: its own host, the hosts of its cluster file, any where it has no such file.
+fn may_call(callers: &[IpAddr], from: IpAddr) -> bool {
+    let from = from.to_canonical();
+    callers.is_empty() || from.is_loopback() || callers.iter().any(|c| c.to_canonical() == from)
+}
+
 /// Counts a stream as long as it lives.
 struct InContact(Arc<Mutex<Contact>>);
 
@@ -140,6 +147,14 @@ impl Drop for InContact {
 #[tonic::async_trait]
 impl agent_server::Agent for Agent {
     async fn hello(&self, request: Request<Hello>) -> Result<Response<Welcome>, Status> {
+        // Every other call belongs to a session, and sessions begin here.
+        if let Some(from) = request.remote_addr().filter(|from| !may_call(&self.config.callers, from.ip())) {
+            return Err(Status::permission_denied(format!(
+                "agent {} takes no orders from {}, which is no host of its cluster file: mend cluster.json there, or call from a host it names",
+                self.config.node,
+                from.ip()
+            )));
+        }
         let hello = request.into_inner();
         if hello.version != PROTOCOL {
             return Err(Status::failed_precondition(format!(
@@ -196,5 +211,22 @@ impl agent_server::Agent for Agent {
         self.drop_world().await;
         self.terminated.notify_one();
         Ok(Response::new(Nothing {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_the_cluster_and_the_own_host_may_call() {
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let callers = [ip("10.0.0.1"), ip("fd00::1")];
+        for from in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "127.0.0.1", "::1"] {
+            assert!(may_call(&callers, ip(from)), "{from}");
+        }
+        for from in ["10.0.0.2", "fd00::2"] {
+            assert!(!may_call(&callers, ip(from)) && may_call(&[], ip(from)), "{from}");
+        }
     }
 }
