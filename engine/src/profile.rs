@@ -163,6 +163,9 @@ pub struct FunctionProfile {
     /// Size of the memory compressed page by page, relative to the memory, by codec.
     #[serde(default)]
     pub compressed: BTreeMap<String, f64>,
+    /// The same of pages that no base page of the function is found for, relative to those pages; where it is absent, they count as the mean page.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmatched: BTreeMap<String, f64>,
     /// Exponent of the gain from several bases of the function (0: none).
     #[serde(default)]
     pub base_gain: f64,
@@ -362,6 +365,9 @@ impl ProfileSet {
             for ratio in f.compressed.values() {
                 numbers.push((owner.clone(), "compressed", *ratio, Range::NotNegative));
             }
+            for ratio in f.unmatched.values() {
+                numbers.push((owner.clone(), "unmatched", *ratio, Range::NotNegative));
+            }
         }
         for (owner, key, value, range) in numbers {
             if !range.holds(value) {
@@ -477,7 +483,7 @@ impl FunctionProfile {
             let occupied = (1.0 - self.pages.zero).max(1e-9);
             (page * ratio / occupied).min(page)
         });
-        let keep = |out: &mut Layout, n: f64| match alone {
+        let keep = |out: &mut Layout, n: f64, alone: Option<f64>| match alone {
             Some(bytes) => {
                 out.compressed += n;
                 out.stored += n * bytes;
@@ -489,7 +495,7 @@ impl FunctionProfile {
         };
         if q.codec.kind == CodecKind::Alone {
             let occupied = pages - out.zero;
-            keep(&mut out, occupied);
+            keep(&mut out, occupied, alone);
         } else {
             let own = q.own_bases > 0;
             let shared = [
@@ -498,13 +504,16 @@ impl FunctionProfile {
             ];
             for (share, found) in shared {
                 out.any_function += pages * share * found;
-                keep(&mut out, pages * share * (1.0 - found));
+                keep(&mut out, pages * share * (1.0 - found), alone);
             }
             if own {
                 out.same_function += pages * self.pages.stable;
             } else {
-                keep(&mut out, pages * self.pages.stable);
+                keep(&mut out, pages * self.pages.stable, alone);
             }
+            // With a base of the function, what is left over compresses otherwise than the mean page.
+            let ratio = q.codec.alone.as_ref().filter(|_| own).and_then(|c| self.unmatched.get(c));
+            let left = ratio.filter(|_| alone.is_some()).map(|r| (page * r).min(page)).or(alone);
             let closer = f64::from(q.own_bases.max(1)).powf(-self.base_gain);
             for e in &self.edits {
                 let (sites, bytes) = (e.sites * closer, e.bytes * closer);
@@ -517,9 +526,9 @@ impl FunctionProfile {
                 let n = pages * e.share;
                 out.patched += n * found;
                 out.patch_bytes += n * found * patch;
-                keep(&mut out, n * (1.0 - found));
+                keep(&mut out, n * (1.0 - found), left);
             }
-            keep(&mut out, pages * self.pages.unique);
+            keep(&mut out, pages * self.pages.unique, left);
         }
         out.stored += out.patch_bytes + (pages - out.zero) * PAGE_ENTRY_BYTES;
         out
@@ -557,6 +566,7 @@ mod tests {
             pages: PageShares { zero: 0.1, runtime: 0.2, library: 0.1, stable: 0.1, unique: 0.1 },
             edits: vec![EditedPages { share: 0.4, sites: 8.0, bytes: 64.0, found: Vec::new() }],
             compressed: BTreeMap::from([("zstd".into(), 0.3)]),
+            unmatched: BTreeMap::new(),
             base_gain: 0.0,
         }
     }
@@ -640,6 +650,19 @@ mod tests {
             assert!(best <= function().layout(&query(&alone, 5, bases)).stored + 1e-6);
             assert!(best <= function().layout(&query(&patch, 5, bases)).stored + 1e-6);
         }
+    }
+
+    #[test]
+    fn pages_without_a_base_page_compress_as_measured() {
+        let auto = Codec { kind: CodecKind::Auto, alone: Some("zstd".into()), ..patch_codec() };
+        let (mean, mut f) = (function(), function());
+        f.unmatched = BTreeMap::from([("zstd".into(), 0.9)]);
+        let (of_mean, of_own) = (mean.layout(&query(&auto, 5, 1)), f.layout(&query(&auto, 5, 1)));
+        // 0.3 of all memory is 1/3 of what is not zero.
+        let more = of_own.compressed * 4096.0 * (0.9 - 1.0 / 3.0);
+        assert!((of_own.stored - of_mean.stored - more).abs() < 1.0);
+        // Without a base of the function all pages are left over, and the mean holds.
+        assert_eq!(mean.layout(&query(&auto, 5, 0)), f.layout(&query(&auto, 5, 0)));
     }
 
     #[test]

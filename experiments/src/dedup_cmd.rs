@@ -38,7 +38,8 @@ Every DUMP is packed against all bases with every combination; times are of one 
 
 Examples:
   medes dedup sweep dumps/linalg/1 --base dumps/linalg/0
-  medes dedup sweep dumps/linalg/1 --base dumps/linalg/0 --paper --chunks 1,5,40 --codecs xdelta3,auto")]
+  medes dedup sweep dumps/linalg/1 --base dumps/linalg/0 --paper --chunks 1,5,40 --codecs xdelta3,auto
+  medes dedup sweep dumps/*/1 --base dumps/*/0 --figures out")]
     Sweep(sweep::SweepArgs),
     /// Write a dump as a dedup file: patches against base dumps
     #[command(after_help = "\

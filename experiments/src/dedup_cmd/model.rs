@@ -1,5 +1,6 @@
 //! `medes dedup model`: function profiles for the simulator, measured on dumps, and how well they predict.
 
+mod check;
 mod fit;
 mod measure;
 
@@ -8,17 +9,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use medes_engine::dedup::fingerprint::Sampling;
 use medes_engine::dedup::image::Image;
-use medes_engine::dedup::pack::{Choose, Coding, Options, pack};
+use medes_engine::dedup::pack::{BUDGET_NS, Coding};
 use medes_engine::dedup::patch::Method;
-use medes_engine::profile::{Codec, CodecKind, Costs, FunctionProfile, Latency, ProfileSet, Query};
-use medes_engine::units::Bytes;
-use serde::Serialize;
+use medes_engine::profile::{Codec, CodecKind, Costs, FunctionProfile, Latency, ProfileSet};
 
-use super::table::{Table, mb, percent};
+use super::table::mb;
 use super::{DumpArg, Output, SearchArgs, by_function, open};
-use measure::{KS, Measured};
+use measure::Measured;
 
 /// Arguments of `model`.
 #[derive(Debug, Args)]
@@ -44,26 +42,10 @@ const CODECS: [(&str, Coding, CodecKind, Option<&str>); 6] = [
     ("xdelta3", Coding::One(Method::Xdelta3), CodecKind::Patch, None),
     ("zstd-prefix", Coding::One(Method::ZstdPrefix), CodecKind::Patch, None),
     ("byte-diff", Coding::One(Method::ByteDiff), CodecKind::Patch, None),
-    ("auto", Coding::Auto { budget_ns: None }, CodecKind::Auto, Some("zstd")),
+    ("auto", Coding::Auto { budget_ns: Some(BUDGET_NS) }, CodecKind::Auto, Some("zstd")),
     ("zstd", Coding::One(Method::Zstd), CodecKind::Alone, Some("zstd")),
     ("lz4", Coding::One(Method::Lz4), CodecKind::Alone, Some("lz4")),
 ];
-/// Codecs whose prediction is checked.
-const CHECKED: [&str; 3] = ["xdelta3", "auto", "zstd"];
-/// What the prediction may be off by, of the bytes saved.
-const TOLERANCE: f64 = 0.05;
-
-#[derive(Serialize)]
-struct Check {
-    function: String,
-    codec: &'static str,
-    chunks: u32,
-    saved_bytes: i64,
-    predicted_bytes: i64,
-    off: f64,
-    within: bool,
-}
-
 pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
     let functions = by_function(open(&args.dumps)?);
     for (name, images) in &functions {
@@ -85,7 +67,7 @@ pub(super) fn run(args: &ModelArgs, out: &Output) -> anyhow::Result<()> {
     let set = assemble(stem, &args.search, &functions, &measured, times.as_ref());
     set.check()?;
     if args.check {
-        return check(args, &functions, &set, out);
+        return check::check(args, &functions, &set, out);
     }
     let head = "# Function profiles measured on CRIU dumps by `medes dedup model`. Where the numbers come from: see `origin`.\n";
     let text = head.to_string() + &toml::to_string(&set)?;
@@ -196,6 +178,7 @@ fn assemble(
             pages: m.pages,
             edits: m.edits.clone(),
             compressed: m.compressed.clone(),
+            unmatched: m.unmatched.clone(),
             base_gain: 0.0,
         });
     }
@@ -215,7 +198,7 @@ fn assemble(
         name: stem,
         origin: format!(
             "CRIU dumps of {} functions, the second instance of each measured against the first: base pages by {}, {} hashes, pointers {pointers}. \
-             Shares, edits, shares found and compressed sizes are counted; patch sizes are a least-squares fit over all pages; codec times \
+             Shares, edits, shares found and compressed sizes are counted; patch sizes are a least-squares fit over all pages, those of auto with its default budget; codec times \
              are means on the machine that wrote this. {times} One base was measured: base_gain 0 is assumed.",
             functions.len(),
             search.choose().name(),
@@ -236,80 +219,4 @@ fn mean(measured: &[Measured], of: impl Fn(&Measured) -> Option<f64>) -> f64 {
 fn round(value: f64, digits: i32) -> f64 {
     let unit = 10f64.powi(digits);
     (value * unit).round() / unit
-}
-
-fn check(args: &ModelArgs, functions: &[(String, Vec<Image>)], set: &ProfileSet, out: &Output) -> anyhow::Result<()> {
-    let mut rows: Vec<Check> = Vec::new();
-    let mut seen = Vec::new();
-    for ((name, images), profile) in functions.iter().zip(&set.function) {
-        // An instance that the model has not seen, if there is one.
-        let image = images.get(2).unwrap_or(&images[1]);
-        if images.len() < 3 {
-            seen.push(name.as_str());
-        }
-        for chunks in KS {
-            let bases = args.search.bases(Sampling::ValueSampled, chunks, &images[..1])?;
-            for (codec, coding, ..) in CODECS.iter().filter(|c| CHECKED.contains(&c.0)) {
-                let choose: Choose = args.search.choose();
-                let options = Options {
-                    choose,
-                    coding: *coding,
-                    patch_threshold: args.search.patch_threshold,
-                    threads: args.search.threads,
-                };
-                let saved_bytes = pack(image, &bases, &options)?.report.saved_bytes();
-                let query = Query {
-                    memory: Bytes::new(image.bytes()),
-                    chunksperpage: chunks,
-                    patchthreshold: args.search.patch_threshold,
-                    codec: &set.codec[*codec],
-                    own_bases: 1,
-                    runtime_base: true,
-                    library_share: 1.0,
-                };
-                let stored = profile.layout(&query).stored_bytes().get();
-                let predicted_bytes = image.bytes().cast_signed() - stored.cast_signed();
-                let off = (predicted_bytes - saved_bytes) as f64 / (saved_bytes.abs() as f64).max(1.0);
-                let within = off.abs() <= TOLERANCE;
-                rows.push(Check { function: name.clone(), codec, chunks, saved_bytes, predicted_bytes, off, within });
-            }
-        }
-        out.say(format!("{name}: checked"));
-    }
-    let mut table = Table::new(
-        ["function".to_string(), "codec".into(), "saved %".into()].into_iter().chain(KS.iter().map(|k| format!("{k}"))),
-    );
-    for ((name, images), codec) in functions.iter().flat_map(|f| CHECKED.iter().map(move |c| (f, c))) {
-        let of: Vec<_> = rows.iter().filter(|r| r.function == *name && r.codec == *codec).collect();
-        let bytes = images.get(2).unwrap_or(&images[1]).bytes() as f64;
-        let at5 = of.iter().find(|r| r.chunks == 5).map_or(0.0, |r| r.saved_bytes as f64 / bytes);
-        let cells = of.iter().map(|r| format!("{:+.1}{}", 100.0 * r.off, if r.within { "" } else { "!" }));
-        table.row([name.clone(), codec.to_string(), percent(at5)].into_iter().chain(cells));
-    }
-    let outside: Vec<&Check> = rows.iter().filter(|r| !r.within).collect();
-    let mut text = format!(
-        "Prediction less packing, % of the bytes saved, by chunks a page (saved %: packed, at 5 chunks); !: over {:.0} %\n{}",
-        100.0 * TOLERANCE,
-        table.text()
-    );
-    text += &format!("{} of {} within {:.0} %.\n", rows.len() - outside.len(), rows.len(), 100.0 * TOLERANCE);
-    for r in &outside {
-        text += &format!("  {} {} at {} chunks: {}\n", r.function, r.codec, r.chunks, why(r));
-    }
-    if !seen.is_empty() {
-        text += &format!("Checked on the dump the model was made from (give a third): {}.\n", seen.join(", "));
-    }
-    out.result(&text, &rows)
-}
-
-/// The likely reason, by what the model leaves out.
-fn why(r: &Check) -> &'static str {
-    match (r.codec, r.off > 0.0) {
-        ("xdelta3", true) => {
-            "this instance shares fewer pages with the base than the one measured, or its patches are larger"
-        }
-        ("xdelta3", false) => "this instance shares more pages with the base than the one measured",
-        (_, true) => "pages without a patch compress worse than the mean page, which the model takes for them",
-        (_, false) => "pages without a patch compress better than the mean page, which the model takes for them",
-    }
 }

@@ -29,7 +29,7 @@ pub struct PackArgs {
     #[arg(long, value_enum)]
     codec: Option<CodecArg>,
     /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
-    /// gain from [default: 4]
+    /// gain from [default: 1]
     #[arg(long)]
     budget_us: Option<f64>,
     /// Chunks in a fingerprint (chunksperpage), 1 to 64

@@ -1,5 +1,6 @@
 //! `medes dedup sweep`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -10,6 +11,8 @@ use medes_engine::dedup::fingerprint::Sampling;
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{Options, pack};
 use medes_engine::dedup::unpack::{LocalBases, unpack};
+use medes_engine::units::PAGE_BYTES;
+use medes_plots::figure::{Axis, Figure, Point, Scale, Series, Shape};
 use serde::Serialize;
 
 use super::table::{Table, percent};
@@ -34,9 +37,12 @@ pub struct SweepArgs {
     #[arg(long, value_delimiter = ',', value_enum)]
     codecs: Vec<CodecArg>,
     /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
-    /// gain from [default: 4]
+    /// gain from [default: 1]
     #[arg(long)]
     budget_us: Option<f64>,
+    /// Write the figures (pages matched, bytes saved, patch sizes, times, against chunks a page) into this folder as SVG, PNG and CSV
+    #[arg(long, value_name = "FOLDER")]
+    figures: Option<PathBuf>,
     #[command(flatten)]
     search: SearchArgs,
 }
@@ -140,6 +146,12 @@ pub(super) fn run(args: &SweepArgs, out: &Output) -> anyhow::Result<()> {
             format!("{:.1}", r.unpack_ms),
         ]);
     }
+    if let Some(folder) = &args.figures {
+        for figure in figures(&rows) {
+            let drawn = medes_plots::draw(&figure, folder)?;
+            out.say(format!("wrote {}", drawn.svg_path.display()));
+        }
+    }
     let pointers = if set_relocates(&args.search) { "corrected" } else { "left as they are" };
     let head = format!(
         "Base pages by {}, pointers {pointers}; saved counts patches and page tables.\n",
@@ -150,4 +162,58 @@ pub(super) fn run(args: &SweepArgs, out: &Output) -> anyhow::Result<()> {
 
 fn set_relocates(search: &SearchArgs) -> bool {
     !search.no_relocate && !search.paper
+}
+
+/// A value of a row, and how figures call it.
+type Quantity = (&'static str, &'static str, &'static str, &'static str, fn(&Row) -> f64);
+
+/// What is drawn: stem, title, label and unit of the axis, value.
+const FIGURES: [Quantity; 5] = [
+    ("pages-matched", "Pages with a base page", "matched", "% of pages", |r| 100.0 * r.matched as f64 / r.pages as f64),
+    ("bytes-saved", "Bytes saved", "saved", "% of bytes", |r| 100.0 * r.saved),
+    ("patch-size", "Mean size of a patch", "patch", "B", |r| r.mean_patch),
+    ("pack-time", "Time to pack", "pack", "ms/MB", |r| r.pack_ms / megabytes(r)),
+    ("unpack-time", "Time to unpack", "unpack", "ms/MB", |r| r.unpack_ms / megabytes(r)),
+];
+
+fn megabytes(r: &Row) -> f64 {
+    (r.pages * PAGE_BYTES as u64) as f64 / 1e6
+}
+
+/// Every quantity against chunks a page, a line for each dump, fingerprint and codec. Of what was not varied the legend says nothing.
+fn figures(rows: &[Row]) -> Vec<Figure> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let varied = |of: fn(&Row) -> &str| rows.iter().any(|r| of(r) != of(first));
+    let parts: [fn(&Row) -> &str; 3] = [|r| &r.dump, |r| r.fingerprint, |r| &r.codec];
+    let name = |r: &Row| {
+        let names: Vec<&str> = parts.iter().filter(|of| varied(**of)).map(|of| of(r)).collect();
+        if names.is_empty() { r.codec.clone() } else { names.join(", ") }
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for label in rows.iter().map(name) {
+        if !lines.contains(&label) {
+            lines.push(label);
+        }
+    }
+    let mut values: Vec<f64> = rows.iter().map(|r| f64::from(r.chunks)).collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let figure = |(stem, title, label, unit, value): Quantity| Figure {
+        name: format!("sweep-{stem}"),
+        title: format!("{title} against chunks a page"),
+        caption: format!(
+            "Dumps packed against the base dumps given; base pages by {}. One pass each: times are those of this machine and hour.",
+            first.choose
+        ),
+        x: Axis::new("chunks a page", "", Scale::At { values: values.clone(), log: true }),
+        y: Axis::from_zero(label, unit),
+        series: lines
+            .iter()
+            .map(|line| {
+                let own = rows.iter().filter(|r| name(r) == *line);
+                Series::new(line, Shape::Line(own.map(|r| Point::bare(f64::from(r.chunks), value(r))).collect()))
+            })
+            .collect(),
+    };
+    FIGURES.into_iter().map(figure).collect()
 }

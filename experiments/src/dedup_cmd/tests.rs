@@ -59,6 +59,11 @@ fn every_command_works_and_says_what_is_wrong() {
     medes(&format!("sweep {b} --base {a} --chunks 1,5 --codecs auto,byte-diff --fingerprints value-sampled,non-null"))
         .unwrap();
     medes(&format!("sweep {b} --base {a} --chunks 5 --paper")).unwrap();
+    medes(&format!("sweep {b} {c} --base {a} --chunks 5,40 --codecs auto,zstd --figures {}", at("sweep"))).unwrap();
+    for figure in ["pages-matched", "bytes-saved", "patch-size", "pack-time", "unpack-time"] {
+        let csv = std::fs::read_to_string(dir.join(format!("sweep/sweep-{figure}.csv"))).expect("the figure's numbers");
+        assert!(csv.contains("c, auto"), "{csv}");
+    }
     assert!(medes(&format!("sweep {b} --base {a} --chunks 65")).unwrap_err().to_string().contains("1 to 64"));
     medes(&format!("analyze f={a} f={b} g={c} --figures {}", at("figures"))).unwrap();
     assert!(dir.join("figures/redundancy-heat-map.svg").exists());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use medes_engine::dedup::file::{BLOCK, DedupFile};
 use medes_engine::dedup::fingerprint::{Fingerprinter, Sampling};
 use medes_engine::dedup::image::{Image, MappingKind};
-use medes_engine::dedup::pack::{Coding, Options, pack};
+use medes_engine::dedup::pack::{BUDGET_NS, BaseSet, Coding, Options, pack};
 use medes_engine::dedup::patch::bytediff::Differ;
 use medes_engine::dedup::patch::{Codecs, Method};
 use medes_engine::dedup::{Page, ZERO_PAGE, checksum, zero};
@@ -19,6 +19,8 @@ use super::super::SearchArgs;
 
 /// Numbers of chunks at which shares found are measured.
 pub(super) const KS: [u32; 7] = [1, 2, 5, 10, 20, 40, 64];
+/// Five of them.
+const AT_FIVE: usize = 2;
 /// Groups of edited pages, by bytes that differ and two for each run: upper ends.
 const GROUPS: [u32; 8] = [16, 48, 128, 256, 512, 1024, 2048, u32::MAX];
 /// Page pairs on which codecs are tried.
@@ -45,6 +47,8 @@ pub(super) struct Measured {
     pub(super) pages: PageShares,
     pub(super) edits: Vec<EditedPages>,
     pub(super) compressed: BTreeMap<String, f64>,
+    /// Of pages without a base page at five chunks, relative to them.
+    pub(super) unmatched: BTreeMap<String, f64>,
     pub(super) advantage: f64,
     pub(super) samples: Vec<Sample>,
     pub(super) encode_us: BTreeMap<&'static str, f64>,
@@ -76,6 +80,7 @@ pub(super) fn measure(
     let mut states: Vec<[State; KS.len()]> = vec![[State::None; KS.len()]; image.pages() as usize];
     let (mut advantage, mut run_pages) = (0.0, 1.0);
     let mut pairs: Vec<(u64, Page)> = Vec::new();
+    let mut auto = Auto::default();
     for (i, k) in KS.into_iter().enumerate() {
         let set = search.bases(Sampling::ValueSampled, k, std::slice::from_ref(base))?;
         let options = Options {
@@ -84,7 +89,9 @@ pub(super) fn measure(
             patch_threshold: PAGE_BYTES as u32,
             threads: search.threads,
         };
+        let started = Instant::now();
         let packed = pack(image, &set, &options)?;
+        let differences_us = started.elapsed().as_secs_f64() * 1e6;
         let file = DedupFile::open(image.name(), &packed.file)?;
         let mut runs = 0u64;
         for block in 0..file.blocks() {
@@ -116,6 +123,7 @@ pub(super) fn measure(
         if k == 5 {
             advantage = packed.report.saved();
             run_pages = packed.report.referring as f64 / (runs as f64).max(1.0);
+            auto = Auto::measure(image, &set, &options, differences_us)?;
         }
     }
     let (pages, edits) = classes(image, &states, others);
@@ -123,6 +131,7 @@ pub(super) fn measure(
         pages,
         edits,
         compressed: BTreeMap::new(),
+        unmatched: BTreeMap::new(),
         advantage,
         samples: Vec::new(),
         encode_us: BTreeMap::new(),
@@ -135,9 +144,33 @@ pub(super) fn measure(
         runtime: runtime(image),
         libraries: libraries(image),
     };
-    codecs(image, &pairs, &mut out);
+    let unmatched: Vec<bool> = states.iter().map(|s| s[AT_FIVE] == State::None).collect();
+    codecs(image, &pairs, &unmatched, &auto, &mut out);
     times(base, image, search, &mut out)?;
     Ok(out)
+}
+
+/// What `auto` does with its default budget: of how many bytes are the pages' patches, by which method, and what it takes beyond byte differences.
+#[derive(Default)]
+struct Auto {
+    pages: Vec<(Method, u32)>,
+    more_us: f64,
+}
+
+impl Auto {
+    fn measure(image: &Image, set: &BaseSet, options: &Options, differences_us: f64) -> anyhow::Result<Self> {
+        let options = Options { coding: Coding::Auto { budget_ns: Some(BUDGET_NS) }, ..*options };
+        let started = Instant::now();
+        let packed = pack(image, set, &options)?;
+        let took = started.elapsed().as_secs_f64() * 1e6;
+        let file = DedupFile::open(image.name(), &packed.file)?;
+        let mut pages = Vec::new();
+        for block in 0..file.blocks() {
+            pages.extend(file.block(block)?.0.iter().map(|e| (e.method, e.length)));
+        }
+        let written = pages.iter().filter(|(m, _)| !matches!(m, Method::Zero | Method::Identical)).count();
+        Ok(Self { pages, more_us: (took - differences_us).max(0.0) / (written as f64).max(1.0) })
+    }
 }
 
 /// Sorts the pages into classes.
@@ -217,7 +250,7 @@ fn classes(image: &Image, states: &[[State; KS.len()]], others: &[&PageSet]) -> 
 }
 
 /// Sizes and times of the codecs, on page pairs spread evenly over the image.
-fn codecs(image: &Image, pairs: &[(u64, Page)], out: &mut Measured) {
+fn codecs(image: &Image, pairs: &[(u64, Page)], unmatched: &[bool], auto: &Auto, out: &mut Measured) {
     let mut codecs = Codecs::default();
     let mut buffer = Vec::new();
     let step = (pairs.len() / TRIED).max(1);
@@ -226,7 +259,8 @@ fn codecs(image: &Image, pairs: &[(u64, Page)], out: &mut Measured) {
         let Some(page) = image.page(*n) else { continue };
         let d = Differ::default().distance(page, base);
         let mut sample = Sample { sites: d.runs.into(), bytes: d.bytes.into(), patch: BTreeMap::new() };
-        let (mut least, mut encode, mut decode) = (PAGE_BYTES, 0.0, 0.0);
+        let Some((chosen, length)) = auto.pages.get(*n as usize).copied() else { continue };
+        let (mut difference, mut decode) = (0.0, 0.0);
         for method in Method::CODING {
             buffer.clear();
             let started = Instant::now();
@@ -242,14 +276,16 @@ fn codecs(image: &Image, pairs: &[(u64, Page)], out: &mut Measured) {
             let sum = spent.entry(method.name()).or_default();
             *sum = (sum.0 + 1.0, sum.1 + encoded, sum.2 + decoded);
             sample.patch.insert(method.name(), size as f64);
-            encode += encoded;
-            if size < least {
-                (least, decode) = (size, decoded);
+            if method == Method::ByteDiff {
+                difference = encoded;
+            }
+            if method == chosen {
+                decode = decoded;
             }
         }
-        sample.patch.insert("auto", least as f64);
+        sample.patch.insert("auto", length.into());
         let sum = spent.entry("auto").or_default();
-        *sum = (sum.0 + 1.0, sum.1 + encode, sum.2 + decode);
+        *sum = (sum.0 + 1.0, sum.1 + difference + auto.more_us, sum.2 + decode);
         out.samples.push(sample);
     }
     for (name, (n, encode, decode)) in spent {
@@ -257,13 +293,22 @@ fn codecs(image: &Image, pairs: &[(u64, Page)], out: &mut Measured) {
         out.decode_us.insert(name, decode / n);
     }
     for method in [Method::Zstd, Method::Lz4] {
-        let mut bytes = 0;
-        for page in image.iter().filter(|p| !zero::is_zero(p)) {
+        let (mut all, mut left, mut pages) = (0, 0, 0);
+        for (page, unmatched) in image.iter().zip(unmatched).filter(|(p, _)| !zero::is_zero(p)) {
             buffer.clear();
             let done = codecs.encode(method, page, None, PAGE_BYTES, &mut buffer);
-            bytes += if done { buffer.len() } else { PAGE_BYTES };
+            let bytes = if done { buffer.len() } else { PAGE_BYTES };
+            all += bytes;
+            if *unmatched {
+                left += bytes;
+                pages += 1;
+            }
         }
-        out.compressed.insert(method.name().into(), super::round(bytes as f64 / image.bytes() as f64, 4));
+        out.compressed.insert(method.name().into(), super::round(all as f64 / image.bytes() as f64, 4));
+        if pages > 0 {
+            let ratio = left as f64 / f64::from(pages) / PAGE_BYTES as f64;
+            out.unmatched.insert(method.name().into(), super::round(ratio, 4));
+        }
     }
 }
 
