@@ -165,6 +165,9 @@ struct RunArgs {
     /// This is a task of a job array: run its cells of the plan, nothing else.
     #[arg(long, value_name = "PLAN", hide = true)]
     slurm_task: Option<PathBuf>,
+    /// Threads of the controller, real; that of `medes controller`.
+    #[arg(skip)]
+    threads: Option<u16>,
 }
 
 /// Which world carries the engine's actions out.
@@ -179,9 +182,9 @@ pub enum Backend {
 /// As the reference's `controller`.
 #[derive(clap::Args)]
 struct ControllerArgs {
-    /// Threads, as the reference takes them. Ours needs two and takes no more.
-    #[arg(value_name = "THREADS")]
-    _threads: std::num::NonZeroUsize,
+    /// Threads that carry orders to agents and their answers back.
+    #[arg(value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
     /// Requests: `<timestamp ms> <application> <environment>` a line; -1 ends the run.
     requests: PathBuf,
     /// Folder with controller.ini, agent.ini, cluster.json; without a cluster.json the agents are started here.
@@ -213,6 +216,7 @@ impl ControllerArgs {
             backend: Backend::Real,
             cluster: cluster.is_file().then_some(cluster),
             slurm_task: None,
+            threads: Some(self.threads),
         }
     }
 }
@@ -340,7 +344,12 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         out.say(real::takes(cells, length_s));
     }
     let machines = match real {
-        true => Some(machines(&args.experiment, args.cluster.as_deref(), &experiment, out).map_err(Failure::Run)?),
+        true => {
+            let mut there =
+                machines(&args.experiment, args.cluster.as_deref(), &experiment, out).map_err(Failure::Run)?;
+            there.threads = args.threads.map_or(there.threads, usize::from);
+            Some(there)
+        }
         false => None,
     };
     let cores = if args.on == Where::Slurm { None } else { std::thread::available_parallelism().ok() };

@@ -44,6 +44,7 @@ impl Workload {
         };
         let mut owners: BTreeMap<&str, u32> = BTreeMap::new();
         let mut names: BTreeMap<String, u32> = BTreeMap::new();
+        let applications = applications(&trace);
         let functions = trace
             .functions
             .iter()
@@ -53,7 +54,11 @@ impl Workload {
                 let owner = *owners.entry(f.owner.as_str()).or_insert(next);
                 let memory = f.memory.unwrap_or(targets[profile].memory);
                 SimFunction {
-                    name: short_name(&f.name, &mut names),
+                    name: match applications.get(f.app.as_str()) {
+                        Some(1) => short_name(&f.app, &mut names),
+                        Some(_) => short_name(&f.label(), &mut names),
+                        None => short_name(&f.name, &mut names),
+                    },
                     owner,
                     profile,
                     // A sandbox without a page would divide by zero in every equation.
@@ -76,6 +81,16 @@ impl Workload {
             more
         }
     }
+}
+
+/// How many functions each application of a request file has: by application they are called there, and where one has several
+/// environments by both. Empty for other traces.
+fn applications(trace: &Trace) -> BTreeMap<&str, u32> {
+    let mut out = BTreeMap::new();
+    for f in trace.functions.iter().filter(|f| trace.source.starts_with("requests:") && !f.app.is_empty()) {
+        *out.entry(f.app.as_str()).or_default() += 1;
+    }
+    out
 }
 
 /// Hashed names are cut to eight characters; equal ones are numbered.
@@ -104,6 +119,17 @@ mod tests {
         let mapped = Workload::new(trace, Functions::Mapped(Rule::Rank), &set);
         assert_eq!((mapped.functions.len(), mapped.trace.requests()), (10, requests));
         assert_eq!(mapped.functions[8].memory, Bytes::from_mb(90.0));
+    }
+
+    #[test]
+    fn functions_of_request_files_are_called_by_their_application() {
+        let (set, _) = crate::profiles::load("reference").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0 vanilla python\n1 linalg python\n2 linalg pypy\n-1 0 0\n").unwrap();
+        let trace = open(&format!("requests:{}", file.path().display()).parse().unwrap(), &TraceOptions::default());
+        let own = Workload::new(trace.unwrap(), Functions::Own, &set);
+        let names: Vec<&str> = own.functions.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["vanilla", "linalg/python", "linalg/pypy"]);
     }
 
     #[test]

@@ -1,29 +1,16 @@
 //! What is asked of the functions: requests whose answers can be checked.
 
+use crate::node::FUNCTIONS;
 use crate::settings::Action;
-
-/// The ten functions, as shipped (`scripts/functions`).
-const SHIPPED: [(&str, &str); 10] = [
-    ("vanilla", include_str!("../../scripts/functions/vanilla.py")),
-    ("linalg", include_str!("../../scripts/functions/linalg.py")),
-    ("imagepro", include_str!("../../scripts/functions/imagepro.py")),
-    ("videopro", include_str!("../../scripts/functions/videopro.py")),
-    ("mapreduce", include_str!("../../scripts/functions/mapreduce.py")),
-    ("htmlserve", include_str!("../../scripts/functions/htmlserve.py")),
-    ("authenc", include_str!("../../scripts/functions/authenc.py")),
-    ("featuregen", include_str!("../../scripts/functions/featuregen.py")),
-    ("rnnmodel", include_str!("../../scripts/functions/rnnmodel.py")),
-    ("modeltrain", include_str!("../../scripts/functions/modeltrain.py")),
-];
 
 /// Names of the shipped functions.
 pub fn shipped() -> impl Iterator<Item = &'static str> {
-    SHIPPED.iter().map(|(name, _)| *name)
+    FUNCTIONS.iter().map(|(name, _)| *name)
 }
 
 /// A shipped function by its name, in whatever case.
 pub fn action(name: &str) -> Option<Action> {
-    let (name, code) = SHIPPED.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+    let (name, code) = FUNCTIONS.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
     Some(Action { name: (*name).to_owned(), code: (*code).to_owned(), main: "main".to_owned() })
 }
 

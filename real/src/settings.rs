@@ -27,6 +27,8 @@ pub struct Settings {
     pub codec: String,
     /// A reduced sandbox holds no paused process.
     pub nopause: bool,
+    /// Most memory of one sandbox, bytes, where cgroups can say so; 0: no cap of its own.
+    pub sandbox_memory: u64,
     /// Weights of base choice.
     pub basechoice: [f64; 3],
     /// Number of the controller's run: base pages are of this run only.

@@ -1,7 +1,7 @@
 //! Controller and agents by themselves: real gRPC on loopback, real time, sandboxes that only pretend.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ use medes_real::ops::{Answer, Checkpointed, NodeMemory, OpError, Reduced, Restor
 use medes_real::settings::Settings;
 use medes_real::transport::Secret;
 use medes_real::wire::agent_client::AgentClient;
-use medes_real::wire::{Hello, Order, OrderKind, PROTOCOL, StepKind};
+use medes_real::wire::{Hello, MAX_MESSAGE, Order, OrderKind, PROTOCOL, StepKind};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::StreamExt;
 use tonic::transport::Endpoint;
 
-/// Sandboxes that answer at once; `mapreduce` never, `linalg` wrongly.
+/// Sandboxes that answer at once; `mapreduce` never, `linalg` wrongly, `authenc` too much.
 #[derive(Default)]
 struct Pretend {
-    there: Mutex<BTreeMap<SandboxId, String>>,
+    there: Arc<Mutex<BTreeMap<SandboxId, String>>>,
     runs: Arc<AtomicU32>,
 }
 
@@ -50,7 +50,11 @@ impl Sandboxes for Pretend {
             return Err(OpError::Late { what: "running".into() });
         }
         std::thread::sleep(Duration::from_millis(5));
-        let body = if function == "linalg" { r#"{"ok": false}"# } else { r#"{"ok": true}"# };
+        let body = match function.as_str() {
+            "linalg" => r#"{"ok": false}"#.to_owned(),
+            "authenc" => format!(r#"{{"ok": true, "more": "{}"}}"#, "x".repeat(1 << 20)),
+            _ => r#"{"ok": true}"#.to_owned(),
+        };
         Ok(Answer { status: 200, body: body.into(), wake: Duration::ZERO, run: Duration::from_millis(5) })
     }
 
@@ -82,30 +86,37 @@ impl Sandboxes for Pretend {
 struct Agent {
     address: SocketAddr,
     runs: Arc<AtomicU32>,
+    there: Arc<Mutex<BTreeMap<SandboxId, String>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Agent {
     fn start(node: u32, secret: Option<&str>) -> Self {
+        Self::with(AgentConfig::new(node, secret.map(Secret::new)))
+    }
+
+    fn with(config: AgentConfig) -> Self {
+        let node = config.node;
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         let runs = Arc::new(AtomicU32::new(0));
-        let (config, counted) = (AgentConfig::new(node, secret.map(Secret::new)), runs.clone());
+        let there: Arc<Mutex<BTreeMap<SandboxId, String>>> = Arc::default();
+        let (counted, made) = (runs.clone(), there.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let begin = move |_: &Settings, _: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
-                    Ok(Arc::new(Pretend { runs: counted.clone(), ..Pretend::default() }))
+                    Ok(Arc::new(Pretend { runs: counted.clone(), there: made.clone() }))
                 };
                 let stopped = async { drop(stopped.await) };
                 serve(config, listener, Arc::new(begin), stopped).await.unwrap();
             });
             runtime.shutdown_timeout(Duration::from_millis(100));
         });
-        Self { address: told.recv().unwrap(), runs, stop: Some(stop), thread: Some(thread) }
+        Self { address: told.recv().unwrap(), runs, there, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -118,7 +129,7 @@ impl Drop for Agent {
     }
 }
 
-const FUNCTIONS: [&str; 3] = ["vanilla", "linalg", "mapreduce"];
+const FUNCTIONS: [&str; 4] = ["vanilla", "linalg", "mapreduce", "authenc"];
 
 fn spec(name: &str) -> FunctionSpec {
     FunctionSpec {
@@ -169,6 +180,7 @@ fn go(
         host: "127.0.0.1".to_owned(),
         secret: secret.map(Secret::new),
         start_timeout: Duration::from_secs(2),
+        threads: 1,
     };
     let mut left: Vec<Arrival> = requests
         .iter()
@@ -210,14 +222,15 @@ fn every_request_is_answered_once_and_right() {
 #[test]
 fn functions_that_never_answer_or_answer_wrongly_are_reported_failed() {
     let a = Agent::start(0, None);
-    let requests = [(0, 0), (10, 2), (20, 1), (40, 0)];
+    let requests = [(0, 0), (10, 2), (20, 1), (40, 0), (50, 3)];
     let (outcome, mut records) = go(&addresses(&[&a]), None, &requests, |_| {});
-    once(&records, 4);
+    once(&records, 5);
     records.sort_by_key(|r| r.request);
     let ended: Vec<Ended> = records.iter().map(|r| r.outcome).collect();
-    assert_eq!(ended, [Ended::Answered, Ended::Failed, Ended::Failed, Ended::Answered]);
+    assert_eq!(ended, [Ended::Answered, Ended::Failed, Ended::Failed, Ended::Answered, Ended::Failed]);
     let notes = outcome.unwrap().notes.join("\n");
     assert!(notes.contains("3 answers were wrong") && notes.contains("not done by its deadline"), "{notes}");
+    assert!(notes.contains("at most 262144 are passed on"), "{notes}");
 }
 
 #[test]
@@ -299,4 +312,132 @@ fn another_version_is_refused_and_the_same_order_is_done_once() {
         }
     });
     assert_eq!(a.runs.load(Ordering::Relaxed), 1);
+}
+
+/// What stands between controller and agent, and can break all that goes through it.
+struct Wire {
+    address: SocketAddr,
+    through: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn to(agent: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, through) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let kept = through.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(agent) else { continue };
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                kept.lock().unwrap().extend([near, far]);
+            }
+        });
+        Self { address, through }
+    }
+
+    fn cut(&self) {
+        for stream in self.through.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn over_a_wire_that_breaks_every_order_is_done_once() {
+    let a = Agent::start(0, None);
+    let wire = Wire::to(a.address);
+    let nodes = [watch::channel(wire.address.to_string()).0];
+    let requests: Vec<(u64, u32)> = (0..300).map(|i| (i * 10, 0)).collect();
+    let mut cuts = 0;
+    let (outcome, records) = go(&nodes, None, &requests, |arrived| {
+        if arrived > 60 * (cuts + 1) && cuts < 3 {
+            wire.cut();
+            cuts += 1;
+        }
+    });
+    once(&records, 300);
+    assert!(records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
+    let notes = outcome.unwrap().notes.join("\n");
+    assert!(cuts == 3 && !notes.contains("was lost"), "{cuts} {notes}");
+    assert_eq!(a.runs.load(Ordering::Relaxed), 300);
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+async fn greeted(agent: &Agent) -> AgentClient<tonic::transport::Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", agent.address)).unwrap();
+    let mut client = AgentClient::new(endpoint.connect().await.unwrap());
+    client.hello(Hello { version: PROTOCOL, node: 0, epoch: 1, nonce: vec![1] }).await.unwrap();
+    client
+}
+
+fn begin_and(order: Order) -> Vec<Order> {
+    let settings = serde_json::to_string(&Settings::default()).unwrap();
+    vec![Order { kind: OrderKind::Begin.into(), arguments: settings, ..Order::default() }, order]
+}
+
+fn spawn_order(arguments: String) -> Order {
+    let kind = OrderKind::Spawn.into();
+    Order {
+        id: 1,
+        kind,
+        sandbox: 1,
+        function: "vanilla".into(),
+        arguments,
+        start_ms: 1000,
+        run_ms: 1000,
+        ..Order::default()
+    }
+}
+
+#[test]
+fn an_agent_left_alone_purges_all_it_has_and_serves_the_next_controller() {
+    let a = Agent::with(AgentConfig { lease: Duration::from_millis(600), ..AgentConfig::new(0, None) });
+    block_on(async {
+        let mut client = greeted(&a).await;
+        let orders = tokio_stream::iter(begin_and(spawn_order(String::new()))).chain(tokio_stream::pending());
+        let mut said = client.work(orders).await.unwrap().into_inner();
+        while !said.next().await.unwrap().unwrap().step.is_some_and(|s| s.kind() == StepKind::Started) {}
+        // As long as there is a controller, the lease does not run out.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(a.there.lock().unwrap().len(), 1);
+    });
+    let until = Instant::now() + Duration::from_secs(30);
+    while !a.there.lock().unwrap().is_empty() {
+        assert!(Instant::now() < until, "nothing is purged");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (outcome, records) = go(&addresses(&[&a]), None, &[(0, 0), (10, 0)], |_| {});
+    once(&records, 2);
+    assert!(outcome.is_ok() && records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_and_the_agent_goes_on() {
+    let a = Agent::start(0, None);
+    block_on(async {
+        let mut client = greeted(&a).await;
+        let orders = begin_and(spawn_order("x".repeat(MAX_MESSAGE)));
+        let said = client.work(tokio_stream::iter(orders).chain(tokio_stream::pending())).await;
+        let Ok(said) = said else { return };
+        let mut said = said.into_inner();
+        // It may say its memory for a while; of the order it says nothing.
+        let heard = tokio::time::timeout(Duration::from_secs(2), async {
+            while let Some(Ok(said)) = said.next().await {
+                assert!(said.step.is_none(), "{said:?}");
+            }
+        });
+        let _ = heard.await;
+    });
+    assert_eq!(a.runs.load(Ordering::Relaxed), 0);
+    let (_, records) = go(&addresses(&[&a]), None, &[(0, 0)], |_| {});
+    assert!(records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
 }

@@ -394,3 +394,27 @@ fn a_killed_agent_leaves_nothing_after_cleaning() {
     assert!(processes.len() >= 4 && alive(&processes).is_empty());
     assert!(!run_dir.exists() && groups.iter().all(|g| !g.exists()), "{groups:?}");
 }
+
+#[test]
+fn a_sandbox_that_takes_more_than_its_cap_is_killed_and_others_are_not() {
+    let Some(mut options) = options("cap") else { return };
+    let source = "def main(args):\n    kept = b'x' * (args['mb'] * 1000000)\n    return {'ok': len(kept) > 0}\n";
+    with_action(&mut options, "takes", source);
+    options.sandbox_memory = Some(Bytes::from_mb(64.0));
+    let run_dir = options.run_dir.clone();
+    let sandboxes = start(options);
+    [1, 2].into_iter().for_each(|slot| drop(sandboxes.spawn(id(slot), "takes", soon()).unwrap()));
+    let caps = |g: &PathBuf| ["memory.max", "memory.limit_in_bytes"].iter().any(|f| g.join(f).exists());
+    if !groups_on_record(&run_dir).iter().any(caps) {
+        println!("skipped: cap: no cgroup here has the memory controller; mount one on /sys/fs/cgroup/memory");
+        return;
+    }
+    right(&sandboxes.run(id(1), "{\"mb\": 10}", soon()).unwrap());
+    // Its cap holds for what is restored as well.
+    sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap();
+    sandboxes.restore(id(1), soon()).unwrap();
+    right(&sandboxes.run(id(1), "{\"mb\": 10}", soon()).unwrap());
+    let error = sandboxes.run(id(1), "{\"mb\": 200}", soon()).unwrap_err();
+    assert!(error.gone(), "{error}");
+    right(&sandboxes.run(id(2), "{\"mb\": 10}", soon()).unwrap());
+}

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use medes_engine::config::Config;
 use medes_engine::id::NodeId;
+use medes_engine::units::Bytes;
 use medes_real::agent::{self, AgentConfig, ControllerLink};
 use medes_real::bases::index::{IndexSettings, PageIndex};
 use medes_real::bases::service::IndexService;
@@ -71,6 +72,7 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     let _alone = Alone::new(&run_dir)?;
     node::clean(&run_dir)?;
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
+    let memory = node::in_memory(&run_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let listener = runtime.block_on(agent::listen(node, address))?;
     let at = listener.local_addr()?;
@@ -85,8 +87,15 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     };
     // Read by the controller that started this; a reader that is gone is noticed by the end of standard input.
     let _ = writeln!(std::io::stdout(), "{LISTENS}{at}").and_then(|()| std::io::stdout().flush());
-    out.say(format!("agent {node}: waits for a controller; its sandboxes are under {}", run_dir.display()));
-    let config = AgentConfig { ends_with_lease: args.child, verbs, callers, ..AgentConfig::new(node, secret) };
+    let (place, trouble) = match memory {
+        Ok(how) => (how, String::new()),
+        Err(e) => ("on a disk", format!("dumps go to a disk, which is slow: {e}; give --run-dir on a tmpfs")),
+    };
+    out.say(format!("agent {node}: waits for a controller; its sandboxes are under {}, {place}", run_dir.display()));
+    if !trouble.is_empty() {
+        out.warn(format!("agent {node}: {trouble}"));
+    }
+    let config = AgentConfig { ends_with_lease: args.child, verbs, callers, trouble, ..AgentConfig::new(node, secret) };
     let served = runtime.block_on(agent::serve(config, listener, Arc::new(begin), stop(args.child)));
     runtime.shutdown_timeout(Duration::from_secs(2));
     node::clean(&run_dir)?;
@@ -149,6 +158,7 @@ fn sandboxes(
     let bases = Arc::new(ClusterBases::connect(settings, node, ask, place)?);
     let mut options = NodeOptions::new(node, &folder.join(format!("run-{:08x}", settings.epoch as u32)));
     options.nopause = settings.nopause;
+    options.sandbox_memory = (settings.sandbox_memory > 0).then_some(Bytes::new(settings.sandbox_memory));
     options.push = if settings.lazy { Push::Behind } else { Push::First };
     if !settings.criu.is_empty() {
         options.criu = PathBuf::from(&settings.criu);

@@ -10,6 +10,7 @@ use std::time::Duration as Wall;
 
 use anyhow::Context;
 use medes_engine::record::{RequestRecord, StartParts};
+use medes_engine::units::Bytes;
 use medes_real::cluster::ClusterFile;
 use medes_real::controller::local::{LocalAgents, Program};
 use medes_real::controller::{self, Arrival, Outcome, Plan};
@@ -21,6 +22,9 @@ use tokio::sync::watch;
 use crate::experiment::Experiment;
 use crate::workload::Workload;
 
+/// Threads of a controller that was told no number.
+const THREADS: usize = 2;
+
 /// Where the agents are, for all cells of a run.
 pub struct Machines {
     addresses: Vec<watch::Receiver<String>>,
@@ -30,6 +34,8 @@ pub struct Machines {
     secret: Option<Secret>,
     /// Folder from which files of the user's functions are found.
     folder: PathBuf,
+    /// Threads of the controller.
+    pub threads: usize,
     /// Ended when dropped.
     _local: Option<LocalAgents>,
     _run_dir: Option<commands::RunDir>,
@@ -56,6 +62,7 @@ impl Machines {
             host: controller.addr,
             secret,
             folder,
+            threads: THREADS,
             _local: None,
             _run_dir: None,
         })
@@ -81,6 +88,7 @@ impl Machines {
             host: "127.0.0.1".to_owned(),
             secret: Some(Secret::new(&phrase)),
             folder,
+            threads: THREADS,
             _local: Some(local),
             _run_dir: Some(run_dir),
         })
@@ -117,6 +125,7 @@ pub fn run_cell(
         transport: table.transport,
         criu: table.criu.clone(),
         lazy: table.push == table::Push::Behind,
+        sandbox_memory: Bytes::from_mb(table.sandbox_memory_mb).get(),
         ..Settings::of(&setup.config)
     };
     let mut loads = Vec::new();
@@ -142,6 +151,7 @@ pub fn run_cell(
         host: machines.host.clone(),
         secret: machines.secret.clone(),
         start_timeout: Wall::from_secs_f64(table.start_timeout_s),
+        threads: machines.threads,
     };
     let mut arrivals = arrivals;
     let mut batch = Vec::new();

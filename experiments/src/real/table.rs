@@ -26,6 +26,8 @@ pub struct Table {
     pub criu: String,
     /// A restored process goes on when all pages are there (`first`), or at once (`behind`).
     pub push: Push,
+    /// Most memory of one sandbox, MB, by its cgroup; 0: no cap of its own. A function that takes more is killed.
+    pub sandbox_memory_mb: f64,
     /// Seconds that agents have to be there before the run starts without those that are missing.
     pub start_timeout_s: f64,
     /// Limits.
@@ -89,6 +91,8 @@ impl Default for Table {
             transport: TransportKind::default(),
             criu: String::new(),
             push: Push::default(),
+            // OpenWhisk's largest.
+            sandbox_memory_mb: 512.0,
             start_timeout_s: 30.0,
             deadlines: Limits::default(),
             functions: BTreeMap::new(),
@@ -111,8 +115,17 @@ impl Default for Limits {
     }
 }
 
-const KEYS: &[&str] =
-    &["time_scale", "sandbox", "transport", "criu", "push", "start_timeout_s", "deadlines", "functions"];
+const KEYS: &[&str] = &[
+    "time_scale",
+    "sandbox",
+    "transport",
+    "criu",
+    "push",
+    "sandbox_memory_mb",
+    "start_timeout_s",
+    "deadlines",
+    "functions",
+];
 const LIMITS: &[&str] = &["cold_s", "dedup_s", "warm_s", "run_s", "operation_s", "request_s"];
 const FUNCTION: &[&str] = &["file", "main", "arguments", "checked"];
 
@@ -149,6 +162,12 @@ impl Table {
             if !(least..=most).contains(&value) {
                 bail!("[real] `{name}` is {value}; it goes from {least} to {most}");
             }
+        }
+        if table.sandbox_memory_mb != 0.0 && !(16.0..=1e6).contains(&table.sandbox_memory_mb) {
+            bail!(
+                "[real] `sandbox_memory_mb` is {}; it goes from 16 to 1000000, or is 0 for no cap",
+                table.sandbox_memory_mb
+            );
         }
         for (name, f) in &table.functions {
             serde_json::from_str::<serde_json::Value>(&f.arguments)
@@ -225,6 +244,7 @@ mod tests {
         assert!(said("[functions.mine]\nflie = 'x'").contains("did you mean `file`"));
         assert!(said("sandbox = 'jail'").contains("jail"));
         assert!(said("time_scale = 0").contains("from 0.001"));
+        assert!(said("sandbox_memory_mb = 5").contains("from 16") && parse("sandbox_memory_mb = 0").is_ok());
         assert!(said("[functions.mine]\nfile = 'x'\narguments = '{'").contains("not JSON"));
     }
 

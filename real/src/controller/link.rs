@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status};
 use crate::transport::Secret;
 use crate::wire::agent_client::AgentClient;
 use crate::wire::seal::{self, Token};
-use crate::wire::{Hello, MAX_MESSAGE, Memory, Order, OrderKind, PROTOCOL, Step, StepKind, Terminate};
+use crate::wire::{Hello, MAX_MESSAGE, Memory, Order, OrderKind, PROTOCOL, Step, StepKind};
 
 /// An agent that says nothing for so long is lost; it says its memory every half second.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -118,12 +118,14 @@ struct State {
     /// Process that has the run.
     bound: Option<u64>,
     generation: u32,
+    /// Whether anything came over the last stream.
+    heard: bool,
 }
 
 impl Link {
     /// Runs until the controller drops the sender of orders.
     pub async fn drive(self, mut orders: mpsc::UnboundedReceiver<Send>, events: Events) {
-        let mut state = State { unanswered: BTreeMap::new(), bound: None, generation: 0 };
+        let mut state = State { unanswered: BTreeMap::new(), bound: None, generation: 0, heard: false };
         let tell = |event| {
             // Nobody listens: the run is over, and the orders are closed as well.
             let _ = events.send((self.node, Instant::now(), event));
@@ -166,7 +168,8 @@ impl Link {
                 Ok(session) => session,
                 Err(broken) => return broken,
             };
-            let (again, since) = (state.bound.is_some(), Instant::now());
+            let again = state.bound.is_some();
+            state.heard = false;
             if state.bound.is_some_and(|bound| bound != session.incarnation) {
                 return Broken::Gone("its process was replaced".into());
             }
@@ -174,8 +177,8 @@ impl Link {
                 Ok(broken) | Err(broken) => broken,
             };
             match (broken, state.bound) {
-                // It was at work: one more try finds out whether it still is.
-                (Broken::Gone(reason), Some(_)) if !again || since.elapsed() > SILENCE => {
+                // It was at work: one more try finds out whether it still is. One that was silent has had its try.
+                (Broken::Gone(reason), Some(_)) if !again || state.heard => {
                     tracing::warn!("{} does not answer: {reason}", self.node)
                 }
                 (broken, _) => return broken,
@@ -265,6 +268,7 @@ impl Link {
                         Ok(Some(Ok(said))) => said,
                     };
                     silence = SILENCE;
+                    state.heard = true;
                     if resumed {
                         tracing::info!("{} is at work again", self.node);
                         resumed = false;
@@ -315,23 +319,6 @@ impl Link {
 /// Asks an agent whether it can read base pages over verbs; nothing if it cannot be asked now.
 pub(super) async fn has_verbs(link: &Link) -> Option<Result<(), String>> {
     link.greet().await.ok().map(|session| session.verbs)
-}
-
-/// Ends an agent; false if it could not be told.
-pub async fn terminate(address: &str, node: NodeId, secret: Option<&Secret>) -> bool {
-    let (_, address) = watch::channel(address.to_owned());
-    let link = Link {
-        node,
-        address,
-        epoch: seal::number(),
-        settings: String::new(),
-        secret: secret.cloned(),
-        tokens: seal::Tokens::default(),
-        suspected: Arc::default(),
-    };
-    let Ok(mut session) = link.greet().await else { return false };
-    let request = session.token.stamp(Request::new(Terminate {}));
-    matches!(tokio::time::timeout(BEGIN, session.client.terminate(request)).await, Ok(Ok(_)))
 }
 
 /// Whether a step is the last of its order.

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,6 @@ pub struct LocalAgents {
 
 struct Keeper {
     address: watch::Receiver<String>,
-    /// Process that lives now.
-    pid: Arc<Mutex<Option<u32>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -69,10 +67,9 @@ impl LocalAgents {
         for node in 0..nodes {
             let (to, address) = watch::channel(String::new());
             let child = spawn(program, node)?;
-            let pid = Arc::new(Mutex::new(Some(child.0.id())));
-            let (program, stop, shared) = (program.clone(), agents.stop.clone(), pid.clone());
-            let thread = std::thread::spawn(move || keep(&program, node, child, &to, &stop, &shared));
-            agents.keepers.push(Keeper { address, pid, thread: Some(thread) });
+            let (program, stop) = (program.clone(), agents.stop.clone());
+            let thread = std::thread::spawn(move || keep(&program, node, child, &to, &stop));
+            agents.keepers.push(Keeper { address, thread: Some(thread) });
         }
         Ok(agents)
     }
@@ -80,11 +77,6 @@ impl LocalAgents {
     /// Where they are; changes when one is started again.
     pub fn addresses(&self) -> Vec<watch::Receiver<String>> {
         self.keepers.iter().map(|k| k.address.clone()).collect()
-    }
-
-    /// The process of an agent, while it lives.
-    pub fn pid(&self, node: usize) -> Option<u32> {
-        *self.keepers.get(node)?.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,13 +122,11 @@ fn keep(
     first: (Child, Option<ChildStdin>),
     address: &watch::Sender<String>,
     stop: &AtomicBool,
-    pid: &Mutex<Option<u32>>,
 ) {
     let mut next = Some(first);
     let mut quick = 0;
     while let Some((mut child, input)) = next.take() {
         let started = Instant::now();
-        *pid.lock().unwrap_or_else(PoisonError::into_inner) = Some(child.id());
         if let Some(output) = child.stdout.take() {
             let address = address.clone();
             std::thread::spawn(move || {
@@ -161,7 +151,6 @@ fn keep(
                 Err(e) => break e.to_string(),
             }
         };
-        *pid.lock().unwrap_or_else(PoisonError::into_inner) = None;
         quick = if started.elapsed() < SOON { quick + 1 } else { 0 };
         if quick >= TRIES {
             tracing::error!("agent {node} ended {TRIES} times at once ({status}): it is not started again");

@@ -121,6 +121,8 @@ pub struct Plan<'a> {
     pub secret: Option<Secret>,
     /// So long the run waits for all agents before it starts without those that are missing.
     pub start_timeout: Duration,
+    /// Threads that carry messages to and from agents, at least one.
+    pub threads: usize,
 }
 
 /// What a run gave.

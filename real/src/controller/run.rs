@@ -42,7 +42,7 @@ pub fn run<D: Directory>(
 ) -> Result<Outcome, RunError> {
     let engine = Engine::new(plan.config, plan.specs.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(plan.threads.max(1))
         .thread_name("controller")
         .enable_all()
         .build()

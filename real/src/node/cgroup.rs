@@ -92,10 +92,18 @@ impl Cgroups {
             let two = group.two.as_ref().map(|f| f.join("memory.max")).filter(|f| f.exists());
             let one = group.memory_one.as_ref().map(|f| f.join("memory.limit_in_bytes"));
             if let Some(file) = two.or(one)
-                && let Err(e) = fs::write(&file, text)
+                && let Err(e) = fs::write(&file, &text)
             {
                 group.remove();
                 return Err((file, e));
+            }
+            // Nor more by way of swap, where the kernel counts that: without, there is nothing to write to.
+            for (folder, file, value) in [
+                (&group.two, "memory.swap.max", "0"),
+                (&group.memory_one, "memory.memsw.limit_in_bytes", text.as_str()),
+            ] {
+                let file = folder.as_ref().map(|f| f.join(file)).filter(|f| f.exists());
+                let _ = file.map(|f| fs::write(f, value));
             }
         }
         Ok(group)

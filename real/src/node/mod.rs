@@ -131,6 +131,25 @@ fn prepare(folder: &Path) -> Result<(), OpError> {
     fs::create_dir_all(folder).map_err(|e| OpError::io(folder, &e))
 }
 
+/// Sees to it that a folder is on a tmpfs: one is mounted there if it is not, on record for [`clean`]. What it is on.
+///
+/// # Errors
+/// It is on a disk, and nothing can be mounted there: another user's folder, or none of the machine's administrator.
+pub fn in_memory(folder: &Path) -> Result<&'static str, OpError> {
+    let io = |e: std::io::Error| OpError::io(folder, &e);
+    let kind = || nix::sys::statfs::statfs(folder).map(|s| s.filesystem_type()).map_err(|e| io(e.into()));
+    if kind()? == nix::sys::statfs::TMPFS_MAGIC {
+        return Ok("on a tmpfs");
+    }
+    let note = || journal::record(folder, &Made::Mount(folder)).map_err(io);
+    note()?;
+    let (none, rights) = (None::<&str>, Some("mode=700"));
+    nix::mount::mount(none, folder, Some("tmpfs"), nix::mount::MsFlags::empty(), rights).map_err(|e| io(e.into()))?;
+    // The record above is hidden now.
+    note()?;
+    Ok("on a tmpfs of its own")
+}
+
 /// A name that no other agent of this program has used.
 fn unused(name: &str) -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

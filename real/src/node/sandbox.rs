@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use tracing::warn;
 
 use super::cgroup::Cgroup;
-use super::criu::{Kind, Options, Purpose};
+use super::criu::{self, Kind, Options, Purpose};
 use super::hold::{Held, Server};
 use super::http::{self, HttpError};
 use super::journal::{self, Made};
@@ -229,18 +229,18 @@ impl Sandbox {
         let images = self.images();
         self.wake(root, pause);
         let began = Instant::now();
-        let once = || {
+        let once = |log_level| {
             fs::create_dir(&images).map_err(|e| OpError::io(&images, &e))?;
-            let options = Options { pid: Some(root), leave_stopped: Some(true), ..Options::default() };
+            let options = Options { pid: Some(root), leave_stopped: Some(true), log_level, ..Options::default() };
             let purpose = Purpose { what, gone: false };
             criu.about(&node.nursery, &images, None, Kind::Dump, options, purpose)?.finish(deadline)
         };
-        let mut result = once();
+        let mut result = once(None);
         if matches!(result, Err(OpError::Criu { .. })) && process::runs(root) {
             let _ = fs::remove_dir_all(&images);
             journal::unmount(&self.folder);
             thread::sleep(SETTLE);
-            result = once();
+            result = once(Some(criu::ALL));
         }
         match result {
             Ok(_) => {

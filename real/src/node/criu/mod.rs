@@ -26,6 +26,14 @@ pub use messages::{Features, Kind, Options, Request, Response};
 const OLDEST: (i32, i32) = (4, 0);
 /// Name of CRIU's log in the folder of the images.
 const LOG: &str = "criu.log";
+/// Levels of its log: warnings, and all (for a second attempt, which is rare: it makes CRIU slower).
+const WARNINGS: i32 = 2;
+pub const ALL: i32 = 4;
+/// Lines that say "Error" in checkpoints that succeed as well: a limit that a container may not raise, and hints at optional features.
+const HARMLESS: [&str; 2] = ["RLIMIT_NOFILE", "fs.nr_open"];
+/// Lines of its log that are passed on, and bytes of one.
+const LINES: usize = 4;
+const LINE: usize = 240;
 
 /// A CRIU that works here.
 #[derive(Debug)]
@@ -110,7 +118,7 @@ impl Criu {
         options.images_dir_fd = file.as_raw_fd();
         options.work_dir_fd = Some(file.as_raw_fd());
         options.log_file = Some(LOG.into());
-        options.log_level = Some(1);
+        options.log_level = options.log_level.or(Some(WARNINGS));
         options.manage_cgroups = Some(true);
         options.manage_cgroups_mode = Some(0);
         let request = Request { kind: kind as i32, options: Some(options), features: None };
@@ -182,11 +190,27 @@ impl Pending {
     fn why(&self, message: Option<String>) -> String {
         let log = self.log.as_ref().and_then(|l| fs::read(l).ok()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let errors: Vec<&str> = log.lines().filter(|l| l.contains("Error")).collect();
-        let last = errors.iter().rev().take(3).rev().copied();
-        let all: Vec<&str> = message.as_deref().into_iter().chain(last).collect();
+        let all: Vec<String> = message.into_iter().chain(reasons(&log)).collect();
         if all.is_empty() { "it gave no reason".into() } else { all.join("; ") }
     }
+}
+
+/// The last lines of a log that say why: errors, without them warnings, without these the very last line.
+fn reasons(log: &str) -> Vec<String> {
+    let told = |word: &'static str| {
+        let matter = move |l: &&str| l.contains(word) && !HARMLESS.iter().any(|h| l.contains(h));
+        let mut last: Vec<&str> = log.lines().rev().filter(matter).take(LINES).collect();
+        last.reverse();
+        last
+    };
+    let mut lines = told("Error");
+    if lines.is_empty() {
+        lines = told("Warn");
+    }
+    if lines.is_empty() {
+        lines = log.lines().rev().filter(|l| !HARMLESS.iter().any(|h| l.contains(h))).take(1).collect();
+    }
+    lines.into_iter().map(|l| l.trim().chars().take(LINE).collect()).collect()
 }
 
 impl Drop for Pending {
@@ -201,4 +225,28 @@ impl Drop for Pending {
 pub fn until(deadline: Instant) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
     PollTimeout::try_from(left.as_millis().min(1_000_000)).unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_lines_that_matter_are_told() {
+        let limit = "Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted";
+        let full = "Error (criu/image.c:700): Can't write: No space left on device";
+        let log = format!(
+            "{limit}\nWarn  (criu/x.c:1): something odd\n(00.1) {full}\n(00.2) Error (criu/cr-dump.c:2): Dumping FAILED.\n"
+        );
+        let said = reasons(&log);
+        assert!(said.len() == 2 && said[0].contains("No space left") && said[1].contains("FAILED"), "{said:?}");
+        assert_eq!(
+            reasons(&format!("{limit}\nWarn  (criu/x.c:1): something odd")),
+            ["Warn  (criu/x.c:1): something odd"]
+        );
+        assert_eq!(reasons(&format!("(00.1) frozen\n{limit}\n")), ["(00.1) frozen"]);
+        assert!(reasons(limit).is_empty() && reasons("").is_empty());
+        let long = format!("Error {}", "x".repeat(1000));
+        assert_eq!(reasons(&[long.as_str(); 9].join("\n")).iter().map(String::len).collect::<Vec<_>>(), [LINE; LINES]);
+    }
 }
