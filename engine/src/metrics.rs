@@ -1,11 +1,16 @@
 //! What a run amounts to: counts, percentiles, memory over time. Both worlds add up with it. Nothing here grows with the number of
 //! requests.
 
+use std::collections::BTreeMap;
+
 use crate::ahead;
 use crate::config::Config;
 use crate::engine::{Counters, Engine, Population};
 use crate::hist::Histogram;
-use crate::record::{FunctionSummary, Outcome as Ended, RequestRecord, StartKind, Summary, TimelineSample};
+use crate::id::FunctionId;
+use crate::record::{
+    FunctionSummary, Outcome as Ended, RequestRecord, StartKind, StartParts, StartSummary, Summary, TimelineSample,
+};
 use crate::units::{Bytes, Duration, Instant};
 
 /// Base pages read by dedup starts, expected numbers.
@@ -30,6 +35,53 @@ pub struct Outcome {
     pub counters: Counters,
     /// What dedup starts read.
     pub base_pages: BasePages,
+}
+
+/// Starts broken down, added up by function and kind.
+#[derive(Clone, Debug, Default)]
+pub struct StartSums(BTreeMap<(FunctionId, StartKind), StartSum>);
+
+/// Sums of times, ms.
+#[derive(Clone, Debug, Default)]
+struct StartSum {
+    count: u64,
+    /// Control, read, patch, resume.
+    parts: [f64; 4],
+    start: f64,
+    run: f64,
+}
+
+impl StartSums {
+    /// A request ended; only answered ones count.
+    pub fn add(&mut self, record: &RequestRecord, parts: &StartParts) {
+        let (Ended::Answered, Some(kind)) = (record.outcome, record.kind) else { return };
+        let sum = self.0.entry((record.function, kind)).or_default();
+        sum.count += 1;
+        for (sum, part) in sum.parts.iter_mut().zip([parts.control, parts.read, parts.patch, parts.resume]) {
+            *sum += part.as_millis_f64();
+        }
+        sum.start += record.start.as_millis_f64();
+        sum.run += record.run.as_millis_f64();
+    }
+
+    /// Means, a row a function and kind, in their order.
+    pub fn rows(&self, name: impl Fn(FunctionId) -> String) -> Vec<StartSummary> {
+        let row = |((function, kind), s): (&(FunctionId, StartKind), &StartSum)| {
+            let mean = |sum: f64| sum / s.count as f64;
+            StartSummary {
+                function: name(*function),
+                kind: kind.name().to_owned(),
+                count: s.count,
+                control_ms: mean(s.parts[0]),
+                read_ms: mean(s.parts[1]),
+                patch_ms: mean(s.parts[2]),
+                resume_ms: mean(s.parts[3]),
+                start_ms: mean(s.start),
+                run_ms: mean(s.run),
+            }
+        };
+        self.0.iter().map(row).collect()
+    }
 }
 
 /// A warm start touches the histogram alone, whose length is the number of answers.

@@ -232,6 +232,13 @@ pub struct Costs {
     /// Memory of an agent itself, MB a node.
     #[serde(default)]
     pub agent_mb: f64,
+    /// What controller and agent add to every start: deciding, sending, answering. Zero where the functions' own figures contain it.
+    #[serde(default = "nothing")]
+    pub control: Latency,
+}
+
+const fn nothing() -> Latency {
+    Latency::constant(0.0)
 }
 
 /// A profile set: the content of a file in `config/`.
@@ -318,6 +325,8 @@ impl ProfileSet {
             ("costs".into(), "run_pages", costs.run_pages, Range::Positive),
             ("costs".into(), "local_gbps", costs.local_gbps, Range::Positive),
             ("costs".into(), "agent_mb", costs.agent_mb, Range::NotNegative),
+            ("costs".into(), "control", costs.control.median_ms, Range::NotNegative),
+            ("costs".into(), "control", costs.control.p99_ms - costs.control.median_ms, Range::NotNegative),
         ];
         for (name, codec) in &self.codec {
             let owner = format!("codec {name}");
@@ -681,6 +690,7 @@ mod tests {
                 run_pages: 4.0,
                 local_gbps: 80.0,
                 agent_mb: 0.0,
+                control: Latency::constant(0.0),
             },
             codec: BTreeMap::from([("xdelta3".into(), patch_codec())]),
             function: vec![function()],

@@ -89,7 +89,7 @@ impl RequestRecord {
     }
 }
 
-/// Where the time of a start went, measured in the real world. What is read and computed is summed over the threads that did it.
+/// Where the time of a start went. In the real world what is read and computed is summed over the threads that did it; simulated parts add up to the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartParts {
     /// Between controller and agent: deciding, sending, answering.

@@ -295,7 +295,8 @@ pub fn run(args: &CompareArgs, out: &Output) -> Result<(), Failure> {
     }
     out.result(&view::table(&compared), &compared).map_err(Failure::Run)?;
     if let Some(folder) = &args.figures {
-        for figure in view::figures(&compared) {
+        let within = args.within.map(|percent| view::within(&compared, percent / 100.0));
+        for figure in within.into_iter().chain(view::figures(&compared)) {
             let drawn = medes_plots::draw(&figure, folder).map_err(|e| Failure::Run(e.into()))?;
             out.say(format!("figure: {}", drawn.svg_path.display()));
         }

@@ -22,6 +22,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("fullday", include_str!("../fullday.toml")),
     ("bench", include_str!("../bench.toml")),
     ("real", include_str!("../real.toml")),
+    ("fidelity", include_str!("../fidelity.toml")),
     ("controller", include_str!("../controller.toml")),
 ];
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod profile;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use medes_real::node::NodeOptions;
 use medes_real::ops::OpError;
 use serde::Serialize;
 
+use self::starts::Starts;
 use crate::output::{Output, figures};
 use crate::profiles;
 use crate::real::commands::RunDir;
@@ -33,6 +35,12 @@ pub struct FunctionArgs {
     /// How often each is started, reduced and restored.
     #[arg(long, value_name = "N", default_value = "7")]
     rounds: std::num::NonZeroU16,
+    /// Folder for the figure of a dedup start in its parts beside the cold start; default: none is drawn.
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
+    /// Start times as a table that `medes figures --dumps` reads as starts.csv in its folder.
+    #[arg(long, value_name = "FILE")]
+    starts: Option<PathBuf>,
 }
 
 /// Times, ms: what was seen, and the distribution that the simulator draws from.
@@ -69,6 +77,7 @@ pub struct Measured {
     memory_mb: f64,
     stored_mb: f64,
     held_mb: f64,
+    starts: Starts,
     times_ms: BTreeMap<&'static str, Spread>,
 }
 
@@ -103,7 +112,10 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
     for load in &loads {
         samples.push(one(&mut rig, load, args.rounds.get(), out)?);
     }
-    // One of each function is there now, as in a node that serves them all.
+    // Now one of each function is there, as on a node that serves them all, and one more on another node of this machine.
+    for load in &loads {
+        rig.beside(load).with_context(|| format!("{}, one more", load.action))?;
+    }
     for (_, id, s) in &mut samples {
         s.memory = rig.resident(*id);
     }
@@ -114,6 +126,15 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
     })?;
     if let Some(parent) = to.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let origin = facts.text();
+    if let Some(path) = &args.starts {
+        std::fs::write(path, starts::csv(&rows, &origin)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(folder) = &args.figures {
+        let drawn = medes_plots::draw(&starts::figure(&rows, &origin), folder)?;
+        out.say(format!("figure: {}", drawn.svg_path.display()));
     }
     std::fs::write(to, profile::text(&set, &rows)?).with_context(|| format!("cannot write {}", to.display()))?;
     let report = Report {
@@ -127,7 +148,8 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
         functions: rows,
         written: to.to_path_buf(),
     };
-    out.result(&table(&report.functions), &report)?;
+    let text = format!("{}\n{}", starts::table(&report.functions), table(&report.functions));
+    out.result(&text, &report)?;
     out.say(format!("written to {0}; 'medes run quickstart --set profile={0}' uses it", to.display()));
     Ok(())
 }
@@ -186,21 +208,25 @@ fn one(rig: &mut Rig, load: &Load, rounds: u16, out: &Output) -> anyhow::Result<
     let failed = |what: &'static str| move || format!("{name}, {what}");
     let mut samples = Samples::default();
     let id = rig.base(load, &mut samples).with_context(failed("as a base"))?;
+    let others = rig.others(load).with_context(failed("what it is compared with"))?;
     // Once without counting: libraries come from disk.
     rig.round(load, 0, &mut Samples::default()).with_context(failed("first round"))?;
+    rig.others_round(&others, load, 0, &mut Samples::default()).with_context(failed("first round"))?;
     for round in 1..=rounds {
         if INTERRUPTED.load(Ordering::Relaxed) {
             bail!(OpError::Late { what: "measuring: stopped, it".into() });
         }
         rig.round(load, round.into(), &mut samples).with_context(failed("a round"))?;
+        rig.others_round(&others, load, round.into(), &mut samples).with_context(failed("a round"))?;
     }
+    rig.end(others);
     let median = |s: &[f64]| Spread::of(s).median;
     out.say(format!(
-        "{name}: cold {:.1} ms, warm {:.2}, dedup {:.1}, run {:.1}",
-        median(&samples.cold),
-        median(&samples.wake),
-        median(&samples.restore),
-        median(&samples.run)
+        "{name}: to the first answer cold {:.1} ms, warm {:.1}, dedup {:.1}, plain restore {:.1}",
+        median(&samples.cold_answer),
+        median(&samples.warm_answer),
+        median(&samples.dedup_answer),
+        median(&samples.plain_answer)
     ));
     Ok((name.clone(), id, samples))
 }
@@ -244,6 +270,8 @@ mod tests {
             names: names.iter().map(|n| (*n).to_owned()).collect(),
             function: function.iter().map(|n| (*n).to_owned()).collect(),
             rounds: std::num::NonZeroU16::MIN,
+            figures: None,
+            starts: None,
         };
         assert_eq!(functions(&args(&[], &[])).unwrap().0.len(), 10);
         assert_eq!(functions(&args(&["RNNModel"], &[])).unwrap().0[0].action, "rnnmodel");

@@ -154,8 +154,7 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
         say(name, values.join(", "));
     }
     say("rows of requests", experiment.request_rows.to_string());
-    let real = finished.cells.iter().any(|c| !c.starts.is_empty());
-    say("backend", if real { "real: sandboxes on machines, memory measured" } else { "simulated" }.to_owned());
+    say("backend", if finished.real { "real: sandboxes on machines, memory measured" } else { "simulated" }.to_owned());
     say("version", format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION));
     let seconds: f64 = finished.cells.iter().map(|c| c.seconds).sum();
     say("computing time", format!("{seconds:.1} s over all cells"));
@@ -199,6 +198,8 @@ fn readme(experiment: &Experiment, how: &[(String, String)], notes: &[String]) -
          (wait + start + run) unless named `start_`; percentiles of all answered requests, within 0.05 %.\n\
          - `functions.csv`: a row a cell, seed and function; percentiles within 0.4 %.\n\
          - `requests.parquet`: requests one by one (see `rows of requests` above).\n\
+         - `starts.csv`: starts by function and kind, broken down (means, ms), where rows of requests are written; of a real run also \
+         `operations.csv`, its base and dedup operations.\n\
          - `timeline.parquet`: the cluster over time.\n\
          - `figures/`: each as SVG and PNG, its numbers as CSV beside it.\n\
          - `report.html`: all of it to read.\n\

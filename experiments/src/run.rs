@@ -10,11 +10,12 @@ use std::time::{Duration as Wall, Instant as Clock};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use medes_engine::metrics::StartSums;
 use medes_engine::policy::{self, Kind};
 use medes_engine::profile::ProfileSet;
-use medes_engine::record::{RequestRecord, StartParts};
+use medes_engine::record::{RequestRecord, StartParts, StartSummary};
 use medes_engine::units::{Duration, Instant};
-use medes_sim::{Arrival, Outcome, Setup, simulate};
+use medes_sim::{Arrival, Outcome, Setup, simulate, simulate_in_parts};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::experiment::{Cell, Experiment, RequestRows};
@@ -85,6 +86,8 @@ pub struct Finished {
     pub keys: Vec<String>,
     /// How many were found finished.
     pub found: usize,
+    /// Whether they ran on machines.
+    pub real: bool,
 }
 
 /// Runs what is not yet in the store.
@@ -137,7 +140,7 @@ pub fn run(inputs: &Inputs<'_>, store: &Store, out: &Output) -> anyhow::Result<F
     }
     let cells: Option<Vec<CellResult>> = results.iter().map(|r| lock(r).clone()).collect();
     let Some(cells) = cells else { bail!("a cell ended without a result") };
-    Ok(Finished { cells, keys: jobs.into_iter().map(|j| j.key).collect(), found })
+    Ok(Finished { cells, keys: jobs.into_iter().map(|j| j.key).collect(), found, real: inputs.machines.is_some() })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -257,7 +260,7 @@ fn run_job(
     if let Some(machines) = inputs.machines {
         return run_real(inputs, machines, store, job, &setup, next_batch, progress, stop);
     }
-    let outcome = if turns.draws_ahead {
+    let (outcome, starts) = if turns.draws_ahead {
         pipeline::ahead(next_batch, |next_batch| simulate_cell(inputs, store, job, &setup, next_batch, stop))
     } else {
         simulate_cell(inputs, store, job, &setup, next_batch, stop)
@@ -272,7 +275,7 @@ fn run_job(
         functions: outcome.functions,
         timeline: outcome.timeline,
         seconds: began.elapsed().as_secs_f64(),
-        starts: Vec::new(),
+        starts,
         operations: Vec::new(),
         notes: Vec::new(),
     };
@@ -311,7 +314,7 @@ fn run_real(
         if let Some(rows) = &mut rows
             && r.request.0.is_multiple_of(one_in)
         {
-            rows.add(r, Some(parts));
+            rows.add(r, parts);
         }
     };
     let done = real::run_cell(machines, inputs.experiment, inputs.workload, setup, next_batch, sink, tick)?;
@@ -339,7 +342,7 @@ fn rate(requests: u64, seconds: f64) -> String {
     if rate < 1e5 { format!("{rate:.1} requests/s") } else { format!("{:.1} M requests/s", rate / 1e6) }
 }
 
-/// The simulation, or the bound, of a cell.
+/// The simulation, or the bound, of a cell; its starts broken down where rows of requests are written.
 fn simulate_cell(
     inputs: &Inputs<'_>,
     store: &Store,
@@ -347,25 +350,27 @@ fn simulate_cell(
     setup: &Setup,
     next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
     stop: &dyn Fn() -> bool,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<(Outcome, Vec<StartSummary>)> {
     if policy::entry(setup.config.policy).is_some_and(|e| matches!(e.kind, Kind::Bound)) {
-        return Ok(medes_sim::oracle::bound(setup, next_batch)?);
+        return Ok((medes_sim::oracle::bound(setup, next_batch)?, Vec::new()));
     }
     let RequestRows::OneIn(n) = inputs.experiment.request_rows else {
-        return Ok(simulate(setup, next_batch, |_| {})?);
+        return Ok((simulate(setup, next_batch, |_| {})?, Vec::new()));
     };
     let names: Vec<String> = inputs.workload.functions.iter().map(|f| f.name.clone()).collect();
     let labels = Labels::new(&setup.config, job.seed, job.swept.clone());
     let mut rows = store.requests(&job.key, labels, &names)?;
-    let outcome = simulate(setup, next_batch, |r| {
+    let mut starts = StartSums::default();
+    let outcome = simulate_in_parts(setup, next_batch, |r, parts| {
+        starts.add(r, parts);
         if r.request.0.is_multiple_of(n) {
-            rows.add(r, None);
+            rows.add(r, parts);
         }
     })?;
     if !stop() {
         rows.finish()?;
     }
-    Ok(outcome)
+    Ok((outcome, starts.rows(|f| names.get(f.index()).cloned().unwrap_or_default())))
 }
 
 /// How cells share the machine.

@@ -134,7 +134,12 @@ pub fn run(inputs: &Inputs<'_>, store: &Store, wish: &Wish, out: &Output) -> Res
             || SlurmError::Unfinished(format!("cell {} was there and is gone; the same command runs it again", j.key));
         store.find(&j.key).ok_or_else(gone)
     });
-    Ok(Finished { cells: cells.collect::<Result<_, _>>()?, keys: jobs.iter().map(|j| j.key.clone()).collect(), found })
+    Ok(Finished {
+        cells: cells.collect::<Result<_, _>>()?,
+        keys: jobs.iter().map(|j| j.key.clone()).collect(),
+        found,
+        real: false,
+    })
 }
 
 /// The submissions whose tasks run the missing cells: earlier ones that are alive, and one for the rest.

@@ -39,7 +39,7 @@ pub struct CellResult {
     pub timeline: Vec<TimelineSample>,
     /// Wall time it took, seconds: for information, no part of any result.
     pub seconds: f64,
-    /// Starts broken down, measured in the real world; none of a simulation.
+    /// Starts broken down: of a simulation only where rows of requests are written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub starts: Vec<StartSummary>,
     /// Base and dedup operations broken down, measured in the real world.
@@ -58,7 +58,12 @@ impl CellResult {
         if let Some(variant) = summary.parameters.remove("variant") {
             summary.policy = variant;
         }
-        CellData { summary, functions: self.functions.clone(), timeline: self.timeline.clone() }
+        CellData {
+            summary,
+            functions: self.functions.clone(),
+            timeline: self.timeline.clone(),
+            starts: self.starts.clone(),
+        }
     }
 }
 
@@ -155,7 +160,7 @@ impl Store {
         self.rows("functions.csv", cells, |c| &c.functions)
     }
 
-    /// `starts.csv` and `operations.csv` of a real run: a row a cell, seed, function and kind.
+    /// `starts.csv`, and `operations.csv` of a real run: a row a cell, seed, function and kind.
     pub fn breakdowns(&self, cells: &[CellResult]) -> anyhow::Result<()> {
         if cells.iter().any(|c| !c.starts.is_empty()) {
             self.rows("starts.csv", cells, |c| &c.starts)?;
@@ -409,7 +414,7 @@ pub struct RequestWriter {
     path: PathBuf,
     labels: Labels,
     names: Vec<String>,
-    rows: Vec<(RequestRecord, Option<StartParts>)>,
+    rows: Vec<(RequestRecord, StartParts)>,
     out: Option<polars_io::parquet::write::BatchedWriter<File>>,
     failed: Option<anyhow::Error>,
 }
@@ -419,9 +424,9 @@ impl RequestWriter {
         Ok(Self { part, path, labels, names: names.to_vec(), rows: Vec::with_capacity(CHUNK), out: None, failed: None })
     }
 
-    /// Adds a request; how its start divides, where that was measured.
-    pub fn add(&mut self, record: &RequestRecord, parts: Option<&StartParts>) {
-        self.rows.push((*record, parts.copied()));
+    /// Adds a request, with the parts of its start.
+    pub fn add(&mut self, record: &RequestRecord, parts: &StartParts) {
+        self.rows.push((*record, *parts));
         if self.rows.len() >= CHUNK
             && let Err(e) = self.flush()
         {
@@ -436,7 +441,8 @@ impl RequestWriter {
             Column::from(Series::new(name.into(), rows.iter().map(|r| pick(&r.0)).collect::<Vec<f64>>()))
         };
         let part = |name: &str, pick: &dyn Fn(&StartParts) -> f64| {
-            let values = rows.iter().map(|r| r.1.as_ref().map(pick)).collect::<Vec<Option<f64>>>();
+            // A request that never was started has no parts.
+            let values = rows.iter().map(|r| r.0.kind.map(|_| pick(&r.1))).collect::<Vec<Option<f64>>>();
             Column::from(Series::new(name.into(), values))
         };
         let text = |name: &str, pick: &dyn Fn(&RequestRecord) -> Option<String>| {

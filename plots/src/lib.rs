@@ -27,7 +27,7 @@ mod ticks;
 
 use std::path::{Path, PathBuf};
 
-use medes_engine::record::{FunctionSummary, Summary, TimelineSample};
+use medes_engine::record::{FunctionSummary, StartSummary, Summary, TimelineSample};
 
 pub use error::PlotError;
 pub use report::{ReportInput, write_report};
@@ -41,6 +41,8 @@ pub struct CellData {
     pub functions: Vec<FunctionSummary>,
     /// The cluster over time, in order of time.
     pub timeline: Vec<TimelineSample>,
+    /// Starts broken down, where that is known.
+    pub starts: Vec<StartSummary>,
 }
 
 /// A figure that was written.

@@ -8,6 +8,7 @@ mod frontier;
 mod functions;
 mod memory;
 pub mod paper;
+pub mod starts;
 mod sweep;
 
 use crate::CellData;
@@ -33,6 +34,7 @@ pub fn plan(cells: &[CellData]) -> Plan {
     let grid = Grid::new(cells);
     sweep::cold_by_pool(&grid, &mut plan);
     functions::per_function(&grid, &mut plan);
+    starts::broken_down(&grid, &mut plan);
     memory::over_time(&grid, &mut plan);
     memory::distribution(&grid, &mut plan);
     sweep::by_parameter(&grid, &mut plan);

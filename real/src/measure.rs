@@ -2,7 +2,12 @@
 //!
 //! Of each function one sandbox on node 0 becomes a base; sandboxes on node 1 are started, run, reduced against it, restored and run again,
 //! round after round. One thing at a time: what work beside it does to these times is the simulator's to model.
+//!
+//! In the same rounds, so that noise meets all alike: a sandbox of node 2 that goes on at once while its pages are pushed behind it, and a plain
+//! CRIU restore of a whole dump, which deduplication is compared with.
 //! Left out: the controller's own part of a start, which only a run with a controller has.
+
+mod plain;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,11 +23,12 @@ use medes_engine::id::{NodeId, SandboxId};
 use medes_engine::units::Bytes;
 use tokio::runtime::Runtime;
 
+use self::plain::Plain;
 use crate::bases::index::{IndexSettings, PageIndex};
 use crate::bases::service::IndexService;
 use crate::bases::{ClusterBases, Link, Place};
 use crate::load::Load;
-use crate::node::{LocalSandboxes, NodeOptions};
+use crate::node::{LocalSandboxes, NodeOptions, Push};
 use crate::ops::{Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
 use crate::settings::Settings;
 use crate::transport::Secret;
@@ -60,13 +66,29 @@ pub struct Samples {
     pub base_read: Vec<f64>,
     /// Of that, patching: summed over threads.
     pub patch: Vec<f64>,
+    /// Of that, letting the process go on.
+    pub resume: Vec<f64>,
     /// Base pages that a restore read from the other node.
     pub pages_read: Vec<f64>,
+    /// From the decision to the first answer: of a new sandbox.
+    pub cold_answer: Vec<f64>,
+    /// Of a warm one.
+    pub warm_answer: Vec<f64>,
+    /// Of a reduced one, all its pages pushed before it goes on.
+    pub dedup_answer: Vec<f64>,
+    /// Of a reduced one that goes on at once, its pages pushed behind it.
+    pub behind_answer: Vec<f64>,
+    /// Of a whole dump that CRIU restores.
+    pub plain_answer: Vec<f64>,
+    /// Of that, CRIU's part.
+    pub plain_restore: Vec<f64>,
+    /// Checkpoint of a sandbox that goes on: a base's.
+    pub base_checkpoint: Vec<f64>,
     /// Memory of the reduced image.
     pub stored: Bytes,
     /// Memory of a held process.
     pub held: Bytes,
-    /// Memory of a warm sandbox, with one of each other function beside it; shared pages divided.
+    /// Memory of a warm sandbox, with one of each function on each of two nodes of this machine; shared pages divided.
     pub memory: Bytes,
     /// Checkpoint of the base.
     pub base: Option<Image>,
@@ -133,13 +155,20 @@ impl Bases for Witness {
     }
 }
 
-/// Two nodes and an index.
+/// Three nodes and an index: bases, sandboxes, and sandboxes whose pages are pushed behind them.
 pub struct Rig {
-    nodes: [LocalSandboxes; 2],
+    nodes: [LocalSandboxes; 3],
+    options: NodeOptions,
     seen: Arc<Mutex<Seen>>,
     next: u32,
     /// Serves the index as long as this lives.
     _runtime: Runtime,
+}
+
+/// What a function's sandboxes are compared with.
+pub struct Others {
+    behind: SandboxId,
+    plain: Plain,
 }
 
 fn ms(time: Duration) -> f64 {
@@ -151,7 +180,7 @@ fn soon() -> Instant {
 }
 
 impl Rig {
-    /// Starts both nodes in folders below `folder`, which must be on a tmpfs and have a short name.
+    /// Starts the nodes in folders below `folder`, which must be on a tmpfs and have a short name.
     ///
     /// # Errors
     /// What is missing on this machine.
@@ -181,11 +210,16 @@ impl Rig {
             let bases = ClusterBases::connect(&settings, NodeId(n), link, place)?;
             let mut options = NodeOptions::new(NodeId(n), &folder.join(n.to_string()));
             adjust(&mut options);
+            if n == 2 {
+                options.push = Push::Behind;
+            }
             let run_dir = options.run_dir.clone();
             LocalSandboxes::new(options, Arc::new(Witness { bases, run_dir, seen: seen.clone() }))
         };
-        let nodes = [node(0)?, node(1)?];
-        Ok(Self { nodes, seen, next: 0, _runtime: runtime })
+        let nodes = [node(0)?, node(1)?, node(2)?];
+        let mut options = NodeOptions::new(NodeId(1), &folder.join("plain"));
+        adjust(&mut options);
+        Ok(Self { nodes, options, seen, next: 0, _runtime: runtime })
     }
 
     /// The version of CRIU.
@@ -229,6 +263,7 @@ impl Rig {
         }
         let done = self.nodes[0].checkpoint(id, soon())?;
         out.checkpoint.push(ms(done.checkpoint));
+        out.base_checkpoint.push(ms(done.checkpoint));
         out.fingerprint.push(ms(done.registered.fingerprint));
         out.base = self.last_image();
         Ok(id)
@@ -241,13 +276,16 @@ impl Rig {
     pub fn round(&mut self, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
         let id = self.id();
         let seed = |n: u64| round * 17 + n;
+        let began = Instant::now();
         out.cold.push(ms(self.nodes[1].spawn(id, &load.action, soon())?.took));
         // A new sandbox's first run is a run as well, as in a run of a trace.
         out.run.push(self.ask(1, id, load, seed(0))?.1);
+        out.cold_answer.push(ms(began.elapsed()));
         for n in 1..=SETTLED {
             let (wake, run) = self.ask(1, id, load, seed(n))?;
             out.wake.push(wake);
             out.run.push(run);
+            out.warm_answer.push(wake + run);
         }
         let reduced = self.nodes[1].reduce(id, Method::Patches, false, soon())?;
         out.image = self.last_image();
@@ -259,14 +297,65 @@ impl Rig {
         out.encode.push(ms(reduced.packing.encode));
         out.stored = reduced.stored;
         out.held = self.nodes[1].memory().sandboxes;
+        let began = Instant::now();
         let restored = self.nodes[1].restore(id, soon())?;
+        let run = self.ask(1, id, load, seed(SETTLED + 1))?.1;
+        out.dedup_answer.push(ms(began.elapsed()));
         out.restore.push(ms(restored.took));
         out.base_read.push(ms(restored.unpacked.read));
         out.patch.push(ms(restored.unpacked.decode));
+        out.resume.push(ms(restored.resume));
         out.pages_read.push(restored.unpacked.pages[1] as f64);
-        out.run.push(self.ask(1, id, load, seed(SETTLED + 1))?.1);
+        out.run.push(run);
         self.nodes[1].purge(id);
         Ok(())
+    }
+
+    /// What the function's starts are compared with; until [`Self::end`] they are there.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn others(&mut self, load: &Load) -> Result<Others, OpError> {
+        let behind = self.id();
+        self.nodes[2].spawn(behind, &load.action, soon())?;
+        for seed in 0..SETTLED {
+            self.ask(2, behind, load, seed)?;
+        }
+        self.nodes[2].reduce(behind, Method::Patches, false, soon())?;
+        let plain = Plain::new(&self.options, load, SETTLED)?;
+        Ok(Others { behind, plain })
+    }
+
+    /// One round of the others, asked as the reduced sandbox of the same round was.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn others_round(&mut self, others: &Others, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
+        let seed = round * 17 + SETTLED + 1;
+        let began = Instant::now();
+        self.nodes[2].restore(others.behind, soon())?;
+        self.ask(2, others.behind, load, seed)?;
+        out.behind_answer.push(ms(began.elapsed()));
+        self.nodes[2].reduce(others.behind, Method::Patches, true, soon())?;
+        let (restore, answer) = others.plain.answer(load, seed)?;
+        out.plain_restore.push(ms(restore));
+        out.plain_answer.push(ms(answer));
+        Ok(())
+    }
+
+    /// Ends the others.
+    pub fn end(&mut self, others: Others) {
+        self.nodes[2].purge(others.behind);
+    }
+
+    /// One more warm sandbox of the function, on the other node; it stays there.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn beside(&mut self, load: &Load) -> Result<(), OpError> {
+        let id = self.id();
+        self.nodes[1].spawn(id, &load.action, soon())?;
+        (0..SETTLED).try_for_each(|seed| self.ask(1, id, load, seed).map(drop))
     }
 
     /// Memory of a warm sandbox of node 0, with whatever is beside it.

@@ -15,6 +15,7 @@ pub(crate) enum Purpose {
     Checkpoint,
     Restore,
     Resume,
+    Control,
 }
 
 /// A time drawn from `latency` for the `number`-th thing of its kind; where many are drawn, keep the [`Law`].

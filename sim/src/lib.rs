@@ -9,6 +9,7 @@
 pub mod check;
 mod cost;
 pub mod fault;
+mod feed;
 mod memory;
 mod net;
 
@@ -20,4 +21,4 @@ pub mod world;
 pub use medes_engine::event::Arrival;
 pub use medes_engine::metrics::{BasePages, Outcome};
 pub use setup::{Setup, SimError, SimFunction};
-pub use world::simulate;
+pub use world::{simulate, simulate_in_parts};

@@ -7,12 +7,13 @@ use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Arrival, Input};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::{BasePages, Metrics, Outcome};
-use medes_engine::record::RequestRecord;
+use medes_engine::record::{RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::check::{Checker, Unwatched, Watch};
-use crate::cost::Laws;
+use crate::cost::{Law, Laws, Purpose};
 use crate::fault;
+use crate::feed::Feed;
 use crate::memory::{Memory, Reduced};
 use crate::net::Network;
 use crate::queue::{Event, Kind, Queue};
@@ -27,12 +28,33 @@ use crate::setup::{Setup, SimError};
 pub fn simulate(
     setup: &Setup,
     next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
-    sink: impl FnMut(&RequestRecord),
+    mut sink: impl FnMut(&RequestRecord),
+) -> Result<Outcome, SimError> {
+    begin(setup, next_batch, |record, _| sink(record), None)
+}
+
+/// As [`simulate`], and `sink` is told of each request where the time of its start went.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_in_parts(
+    setup: &Setup,
+    next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
+    sink: impl FnMut(&RequestRecord, &StartParts),
+) -> Result<Outcome, SimError> {
+    begin(setup, next_batch, sink, Some(BTreeMap::new()))
+}
+
+fn begin(
+    setup: &Setup,
+    next_batch: impl FnMut(&mut Vec<Arrival>) -> bool,
+    sink: impl FnMut(&RequestRecord, &StartParts),
+    parts: Option<BTreeMap<RequestId, StartParts>>,
 ) -> Result<Outcome, SimError> {
     if setup.check {
-        World::<_, Checker>::new(setup, sink)?.run(next_batch)
+        World::<_, Checker>::new(setup, sink, parts)?.run(next_batch)
     } else {
-        World::<_, Unwatched>::new(setup, sink)?.run(next_batch)
+        World::<_, Unwatched>::new(setup, sink, parts)?.run(next_batch)
     }
 }
 
@@ -66,62 +88,14 @@ impl Slot {
     }
 }
 
-/// The arrivals, batch after batch.
-struct Feed<B> {
-    next_batch: B,
-    batch: Vec<Arrival>,
-    /// Next of the batch.
-    at: usize,
-    more: bool,
-    /// Arrivals taken, and the time of the last.
-    taken: u64,
-    last: Instant,
-}
-
-impl<B: FnMut(&mut Vec<Arrival>) -> bool> Feed<B> {
-    fn new(next_batch: B) -> Self {
-        Self { next_batch, batch: Vec::new(), at: 0, more: true, taken: 0, last: Instant::ZERO }
-    }
-
-    /// When the next one is; `FAR` at the end.
-    #[inline]
-    fn next_at(&mut self) -> Instant {
-        if self.at == self.batch.len() {
-            self.refill();
-        }
-        self.batch.get(self.at).map_or(Instant::FAR, |a| a.at)
-    }
-
-    fn refill(&mut self) {
-        self.batch.clear();
-        self.at = 0;
-        while self.more && self.batch.is_empty() {
-            self.more = (self.next_batch)(&mut self.batch);
-        }
-    }
-
-    /// Takes the one that `next_at` looked at.
-    #[inline]
-    fn take(&mut self, functions: usize) -> Result<(RequestId, Arrival), SimError> {
-        let (number, a) = (self.taken, self.batch[self.at]);
-        let known = a.function.index() < functions;
-        if a.at < self.last || !known {
-            let what = if known { "earlier than the one before" } else { "no such function" };
-            return Err(SimError::Arrival { number, at: a.at, function: a.function, what });
-        }
-        self.at += 1;
-        self.taken += 1;
-        self.last = a.at;
-        Ok((RequestId(number), a))
-    }
-}
-
 struct World<'a, S, W> {
     setup: &'a Setup,
     engine: Engine,
     queue: Queue,
     /// Modelled times by profile, and the profile of each function.
     laws: Vec<Laws>,
+    /// The part of controller and agent in a start.
+    control: Law,
     profiles: Vec<u32>,
     memory: Memory,
     network: Network,
@@ -139,17 +113,20 @@ struct World<'a, S, W> {
     base_pages: BasePages,
     /// Memory of agents themselves, of nodes that are there.
     agents: Bytes,
+    /// Starts of requests under way, broken down; `None` where nobody asks.
+    parts: Option<BTreeMap<RequestId, StartParts>>,
     sink: S,
 }
 
-impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
-    fn new(setup: &'a Setup, sink: S) -> Result<Self, SimError> {
+impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
+    fn new(setup: &'a Setup, sink: S, parts: Option<BTreeMap<RequestId, StartParts>>) -> Result<Self, SimError> {
         setup.check()?;
         Ok(Self {
             setup,
             engine: Engine::new(&setup.config, setup.specs())?,
             queue: Queue::default(),
             laws: setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect(),
+            control: Law::new(&setup.profiles.costs.control, setup.seed, Purpose::Control),
             profiles: setup.functions.iter().map(|f| f.profile as u32).collect(),
             memory: Memory::new(setup),
             network: Network::new(&setup.profiles.costs, &setup.config),
@@ -162,6 +139,7 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
             operations: 0,
             base_pages: BasePages::default(),
             agents: Bytes::ZERO,
+            parts,
             sink,
         })
     }
@@ -196,14 +174,14 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
                 }
             } else if arrival == now {
                 let (request, a) = feed.take(self.profiles.len())?;
-                self.expect_arrivals(&feed.batch[feed.at..]);
+                self.expect_arrivals(feed.rest());
                 self.arrives(request, a)?;
             } else {
                 self.engine.handle_deadline(now);
                 self.carry_out(now)?;
             }
         }
-        let end = feed.last.max(end);
+        let end = feed.last().max(end);
         self.metrics.advance(end, &self.engine);
         self.watch.finish(end)?;
         let (setup, names) = (self.setup, self.setup.functions.iter().map(|f| f.name.as_str()));
@@ -270,7 +248,8 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
                 self.pending.remove(&record.request);
             }
             self.metrics.record(&record);
-            (self.sink)(&record);
+            let parts = self.parts.as_mut().and_then(|parts| parts.remove(&record.request)).unwrap_or_default();
+            (self.sink)(&record, &parts);
         }
         self.metrics.memory(now, self.engine.total_used() + self.agents);
         self.watch.settle(now, &self.engine)
@@ -305,8 +284,9 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
     #[inline]
     fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let run = self.run_of(request);
-        let warm = self.laws_of(function).warm.draw(request.0);
-        let (start, run_slowed) = (self.slowed(node, warm), self.slowed(node, run));
+        let (control, warm) = (self.control.draw(request.0), self.laws_of(function).warm.draw(request.0));
+        let (start, run_slowed) = (self.slowed(node, control + warm), self.slowed(node, run));
+        self.part(request, start, StartParts { control: self.slowed(node, control), ..StartParts::default() });
         self.slots[sandbox.slot as usize].serve(request, run, start);
         self.begin_work(sandbox);
         self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
@@ -322,7 +302,15 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
                 self.operations += 1;
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
                 let cold = self.laws_of(function).cold.draw(number);
-                let start = self.slowed(node, cold);
+                let control = request.map_or(Duration::ZERO, |r| self.control.draw(r.0));
+                let start = self.slowed(node, control + cold);
+                if let Some(request) = request {
+                    self.part(
+                        request,
+                        start,
+                        StartParts { control: self.slowed(node, control), ..StartParts::default() },
+                    );
+                }
                 let run_slowed = run.map(|run| self.slowed(node, run));
                 let slot = self.slot(sandbox);
                 *slot = Slot { generation: sandbox.generation, node: node.0, function: function.0, ..Slot::default() };
@@ -390,16 +378,28 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
         if let Some((_, from)) = base {
             *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
         }
-        let mut work = decode + laws.resume.draw(request.0);
+        let control = self.control.draw(request.0);
+        let mut work = control + decode + laws.resume.draw(request.0);
         if setup.config.nopause {
             work += laws.restore.draw(request.0);
         }
         let start = read.since(now) + self.slowed(node, work);
+        let (control, patch) = (self.slowed(node, control), self.slowed(node, decode));
+        self.part(request, start, StartParts { control, read: read.since(now), patch, resume: Duration::ZERO });
         let run_slowed = self.slowed(node, run);
         self.slot(sandbox).serve(request, run, start);
         self.begin_work(sandbox);
         self.queue.push(now + start, sandbox, Kind::Restored);
         self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
+    }
+
+    /// Notes where the time of a start goes, if somebody asks; what is left of it is the sandbox's own.
+    #[inline]
+    fn part(&mut self, request: RequestId, start: Duration, mut of: StartParts) {
+        if let Some(parts) = &mut self.parts {
+            of.resume = start.saturating_sub(of.control + of.read + of.patch);
+            parts.insert(request, of);
+        }
     }
 
     #[inline]
@@ -422,11 +422,14 @@ impl<'a, S: FnMut(&RequestRecord), W: Watch> World<'a, S, W> {
     /// How long work takes on a node whose cores are shared with what is under way now.
     #[inline]
     fn slowed(&self, node: NodeId, time: Duration) -> Duration {
-        let cores = self.setup.config.cores;
-        if cores == 0 {
+        let config = &self.setup.config;
+        if config.cores == 0 {
             return time;
         }
-        let busy = self.busy[node.index()] + 1;
+        let (cores, busy) = match config.shared_cores {
+            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum::<u32>() + 1),
+            false => (config.cores, self.busy[node.index()] + 1),
+        };
         if busy <= cores {
             return time;
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use medes_engine::config::Config;
 use medes_engine::id::FunctionId;
 use medes_engine::profile::{Latency, ProfileSet};
-use medes_engine::record::RequestRecord;
+use medes_engine::record::{RequestRecord, StartKind, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
-use medes_sim::{Arrival, Outcome, Setup, SimFunction, simulate};
+use medes_sim::{Arrival, Outcome, Setup, SimFunction, simulate_in_parts};
 
 fn profiles() -> ProfileSet {
     let text = include_str!("../../config/reference.toml");
@@ -53,6 +53,11 @@ fn setup(settings: &[(&str, &str)], memory_mb: &[f64]) -> Setup {
 
 /// Arrivals `(seconds, function, run ms)`.
 fn run(setup: &Setup, arrivals: &[(f64, u32, u64)]) -> (Outcome, Vec<RequestRecord>) {
+    let (outcome, rows) = run_in_parts(setup, arrivals);
+    (outcome, rows.into_iter().map(|(record, _)| record).collect())
+}
+
+fn run_in_parts(setup: &Setup, arrivals: &[(f64, u32, u64)]) -> (Outcome, Vec<(RequestRecord, StartParts)>) {
     let mut given = false;
     let mut records = Vec::new();
     let batch = |out: &mut Vec<Arrival>| {
@@ -66,8 +71,42 @@ fn run(setup: &Setup, arrivals: &[(f64, u32, u64)]) -> (Outcome, Vec<RequestReco
         }));
         true
     };
-    let outcome = simulate(setup, batch, |r| records.push(*r)).unwrap();
+    let outcome = simulate_in_parts(setup, batch, |r, parts| records.push((*r, *parts))).unwrap();
     (outcome, records)
+}
+
+#[test]
+fn a_start_divides_into_its_parts() {
+    let settings = [("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "2000")];
+    let mut s = setup(&settings, &[100.0]);
+    let profiles = Arc::make_mut(&mut s.profiles);
+    profiles.costs.control = Latency::constant(2.0);
+    // As above: two cold, one of them reduced against the other, then a warm and a dedup start.
+    let (_, rows) = run_in_parts(&s, &[(0.0, 0, 500), (0.0, 0, 500), (100.0, 0, 500), (100.0, 0, 500)]);
+    let of = |kind| *rows.iter().find(|(r, _)| r.kind == Some(kind)).unwrap();
+    let ms = Duration::from_millis;
+    let none = StartParts { control: ms(2), ..StartParts::default() };
+    let (cold, warm, (dedup, parts)) = (of(StartKind::Cold), of(StartKind::Warm), of(StartKind::Dedup));
+    assert_eq!((cold.0.start, cold.1), (ms(1002), StartParts { resume: ms(1000), ..none }));
+    assert_eq!((warm.0.start, warm.1), (ms(12), StartParts { resume: ms(10), ..none }));
+    assert_eq!((parts.control, parts.resume), (ms(2), ms(5)), "nothing but pages is left");
+    assert!(parts.read > Duration::ZERO && parts.patch > Duration::ZERO, "{parts:?}");
+    assert_eq!(parts.control + parts.read + parts.patch + parts.resume, dedup.start);
+}
+
+#[test]
+fn nodes_of_one_machine_share_its_cores() {
+    // Three cold starts at once on two nodes of a core each: 1 s and 0.5 s each, where nothing slows them.
+    let at_once = [(0.0, 0, 500), (0.0, 0, 500), (0.0, 0, 500)];
+    let ends = |settings: &[(&str, &str)]| -> Vec<f64> {
+        let (_, records) = run(&setup(settings, &[100.0]), &at_once);
+        let mut ends: Vec<f64> = records.iter().map(|r| r.end_to_end().as_millis_f64()).collect();
+        ends.sort_by(f64::total_cmp);
+        ends
+    };
+    let own = [("nodes", "2"), ("cores", "1")];
+    assert_eq!(ends(&own), [1500.0, 1500.0, 3000.0], "the third is the second on its node");
+    assert_eq!(ends(&[own[0], own[1], ("shared_cores", "1")]), [1500.0, 1500.0, 2250.0], "the third of two cores");
 }
 
 #[test]

@@ -70,6 +70,71 @@ pub fn table(c: &Comparison) -> String {
     out
 }
 
+/// What the runs are to each other: a real one is measured, a simulated one beside it predicts.
+fn words(c: &Comparison) -> [&'static str; 2] {
+    let worlds = c.differs.get("backend");
+    let word = |side: usize| match worlds {
+        Some(worlds) if worlds[side].starts_with("real") => "measured",
+        Some(_) => "predicted",
+        None => ["first", "second"][side],
+    };
+    [word(0), word(1)]
+}
+
+/// Whether what is judged is within a part of the first run, quantity by quantity: bars of the ratio, and the band as two lines.
+pub fn within(c: &Comparison, part: f64) -> Figure {
+    let [first, second] = words(c);
+    let judged = |m: &Matched| m.changes.iter().filter(|c| c.judged).cloned().collect::<Vec<Change>>();
+    let names: Vec<&str> = c.rows.first().map(|m| judged(m).iter().map(|c| c.label).collect()).unwrap_or_default();
+    let bars = |m: &Matched| {
+        let point = |(x, c): (u32, Change)| Some(Point::bare(f64::from(x), 1.0 + c.change?));
+        let points = (0..).zip(judged(m)).filter_map(point).collect();
+        let look = m.setting.get("policy").cloned().unwrap_or_else(|| setting(m));
+        Series { label: setting(m), look, shape: Shape::Bars(points) }
+    };
+    let mut series: Vec<Series> = c.rows.iter().map(bars).collect();
+    let percent = part * 100.0;
+    series.push(Series { label: format!("{percent:.0} % off"), look: "cap".into(), shape: Shape::Rule(1.0 + part) });
+    series.push(Series { label: "equal".into(), look: "oracle".into(), shape: Shape::Rule(1.0) });
+    series.push(Series {
+        label: format!("{percent:.0} % off, below"),
+        look: "cap".into(),
+        shape: Shape::Rule(1.0 - part),
+    });
+    let number_of = |value: f64| if value.is_finite() { number(value) } else { "-".to_owned() };
+    let value = |c: &Change| format!("{} {} to {}", c.label, number_of(c.first), number_of(c.second));
+    let values: Vec<String> = c
+        .rows
+        .iter()
+        .map(|m| format!("{}: {}", setting(m), judged(m).iter().map(value).collect::<Vec<_>>().join(", ")))
+        .collect();
+    Figure {
+        name: "compare_within".into(),
+        title: format!("{second} against {first}, and {percent:.0} % to either side").replacen(
+            second,
+            &capital(second),
+            1,
+        ),
+        caption: format!(
+            "{} as a multiple of {first}. {}. {}: {}; {}: {}. Rows: summary.csv of both.",
+            capital(second),
+            values.join("; "),
+            capital(first),
+            c.first,
+            second,
+            c.second
+        ),
+        x: Axis::names("", names),
+        y: Axis::from_zero(&format!("{second} / {first}"), ""),
+        series,
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// One figure of the ratios, and one of both values for each metric that is judged.
 pub fn figures(c: &Comparison) -> Vec<Figure> {
     let settings: Vec<String> = c.rows.iter().map(setting).collect();
@@ -101,7 +166,8 @@ pub fn figures(c: &Comparison) -> Vec<Figure> {
         let bars = |pick: fn(&Change) -> f64| {
             Shape::Bars(at(metric).map(|(x, c)| Point::bare(x, pick(c))).filter(|p| p.y.is_finite()).collect())
         };
-        let (first, second) = (Series::new("first", bars(|c| c.first)), Series::new("second", bars(|c| c.second)));
+        let [first, second] = words(c);
+        let (first, second) = (Series::new(first, bars(|c| c.first)), Series::new(second, bars(|c| c.second)));
         let id = c.rows.first().map_or("", |m| m.changes[metric].metric);
         out.push(Figure {
             name: format!("compare_{id}"),

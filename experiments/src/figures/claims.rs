@@ -185,10 +185,10 @@ pub fn of_sandboxes(statements: &[Statement], set: &Sandboxes) -> Vec<Claim> {
                     at(&f.found_in, &f.name) - others.fold(0.0, f64::max)
                 }
                 "saved" => 100.0 * f.dedup.saved,
-                "cold-over-dedup" => f
-                    .starts
-                    .as_ref()
-                    .map_or(f64::NAN, |t| t.cold_ms / (f.dedup.read_ms + f.dedup.compute_ms + t.restore_ms)),
+                "cold-over-dedup" => match (&f.starts, f.dedup_start()) {
+                    (Some(t), Some(parts)) => t.cold_ms / parts.iter().sum::<f64>(),
+                    _ => f64::NAN,
+                },
                 _ => f64::NAN,
             };
             let values: Vec<(f64, &str)> =

@@ -3,6 +3,7 @@
 use medes_engine::units::PAGE_BYTES;
 use medes_plots::figure::{Axis, Figure, Piece, Point, Scale, Series, Shape};
 use medes_plots::paper::TextTable;
+use medes_plots::plan::starts;
 
 use super::sandboxes::{Sandbox, Sandboxes};
 
@@ -68,40 +69,31 @@ pub fn between(set: &Sandboxes) -> Vec<Figure> {
 
 /// A dedup start in its parts, beside the cold start.
 pub fn dedup_start(set: &Sandboxes) -> Vec<Figure> {
-    let functions: Vec<&Sandbox> = set.fixed.iter().filter(|f| f.starts.is_some()).collect();
-    if functions.is_empty() {
+    let row = |f: &Sandbox| {
+        let [read, compute, restore] = f.dedup_start()?;
+        let cold = f.starts.as_ref().map(|s| s.cold_ms);
+        Some(starts::Row { function: f.name.clone(), parts: [0.0, read, compute, restore], cold })
+    };
+    let rows: Vec<starts::Row> = set.fixed.iter().filter_map(row).collect();
+    if rows.is_empty() {
         return Vec::new();
     }
-    let mut parts: [Vec<Piece>; 3] = Default::default();
-    let mut cold = Vec::new();
-    for (i, f) in functions.iter().enumerate() {
-        let Some(starts) = &f.starts else { continue };
-        let mut at = 0.0;
-        for (pieces, ms) in parts.iter_mut().zip([f.dedup.read_ms, f.dedup.compute_ms, starts.restore_ms]) {
-            pieces.push(Piece { x: i as f64, from: at, to: at + ms });
-            at += ms;
-        }
-        cold.push(Point::bare(i as f64, starts.cold_ms));
-    }
-    let words = ["base page reading", "original page computing", "sandbox restoration"];
-    let looks = ["#5", "#4", "#1"];
-    let mut series: Vec<Series> = parts
-        .into_iter()
-        .zip(words.into_iter().zip(looks))
-        .map(|(pieces, (label, look))| Series { label: label.into(), look: look.into(), shape: Shape::Stack(pieces) })
-        .collect();
-    series.push(Series { label: "cold start".into(), look: "fixed".into(), shape: Shape::Bars(cold) });
-    vec![Figure {
-        name: "dedup_start".into(),
-        title: "A dedup start in its parts, and the cold start".into(),
-        caption: "Base pages read from memory of the same machine; pages rebuilt from xdelta3 patches and verified, one thread; \
-                  then a whole restore by CRIU (as with nopause = 1: the paper's pre-restored process needs a CRIU of its own). \
-                  Cold start: a plain Python process and its imports, no container. Medians; address randomisation off."
-            .into(),
-        x: Axis::from_zero("time", "ms"),
-        y: Axis::names("function", functions.iter().map(|f| f.name.clone())),
-        series,
-    }]
+    let measured = set.fixed.iter().filter_map(|f| f.starts.as_ref()).all(|s| s.dedup.is_some());
+    let how = if measured {
+        "Base pages read over TCP from another node of the same machine; reading and computing go on in several threads and share the time that both \
+         took; restoration lets a process go on that was restored up to where its memory is filled."
+    } else {
+        "Base pages read from memory of the same machine; pages rebuilt from xdelta3 patches and verified, one thread; then a whole restore by CRIU (as \
+         with nopause = 1)."
+    };
+    vec![starts::figure(
+        "dedup_start",
+        "A dedup start in its parts, and the cold start".into(),
+        format!(
+            "{how} Cold start: a plain Python process and its imports, no container. Medians; address randomisation off."
+        ),
+        &rows,
+    )]
 }
 
 /// Where the pages of a dedup sandbox come from.
@@ -163,7 +155,7 @@ pub fn dedup_table(set: &Sandboxes, remote: Option<f64>) -> Vec<TextTable> {
                 f.name.clone(),
                 one(f.dump_mb),
                 one(start(|s| s.warm_run_ms)),
-                one(d.read_ms + d.compute_ms + start(|s| s.restore_ms)),
+                one(f.dedup_start().map_or(f64::NAN, |parts| parts.iter().sum())),
                 one(start(|s| s.cold_ms)),
                 one(d.encode_ms + start(|s| s.dump_ms)),
                 one(d.base_ms + start(|s| s.base_op_ms)),
@@ -180,7 +172,7 @@ pub fn dedup_table(set: &Sandboxes, remote: Option<f64>) -> Vec<TextTable> {
         });
         TextTable {
             caption: format!(
-                "{words}. Warm start: a warm sandbox's whole answer. Dedup start: base pages read, pages rebuilt, CRIU restore. Dedup \
+                "{words}. Warm start: a warm sandbox's whole answer. Dedup start: base pages read, pages rebuilt, sandbox restored. Dedup \
                  operation: checkpoint, fingerprints, lookup, patches. Base operation: checkpoint while it goes on, fingerprints, \
                  index. Patches of pages of {PAGE_BYTES} B; medians of times.{remote}"
             ),

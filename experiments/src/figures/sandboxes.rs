@@ -83,7 +83,7 @@ pub struct Deduplicated {
     pub compute_ms: f64,
 }
 
-/// Medians measured by `scripts/measure-starts`, ms.
+/// Medians measured by `medes measure --starts`, ms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Starts {
@@ -99,6 +99,35 @@ pub struct Starts {
     pub restore_ms: f64,
     /// The restored sandbox answers for the first time.
     pub restored_run_ms: f64,
+    /// A start from a held process, in the same rounds, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupStart>,
+}
+
+/// A dedup start: base pages read over TCP from another node of the machine, pages pushed into a held process that then goes on. Medians, ms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DedupStart {
+    /// From the decision until the function can run.
+    pub start_ms: f64,
+    /// Of that, reading base pages.
+    pub read_ms: f64,
+    /// Of that, computing the original pages.
+    pub compute_ms: f64,
+    /// Of that, letting the process go on.
+    pub resume_ms: f64,
+}
+
+impl Sandbox {
+    /// Base page reading, original page computing and sandbox restoration of a dedup start, ms: as measured in one; else of the dump's pages on one
+    /// thread, and a whole restore by CRIU. Nothing where no start times were measured.
+    pub fn dedup_start(&self) -> Option<[f64; 3]> {
+        let starts = self.starts.as_ref()?;
+        Some(match &starts.dedup {
+            Some(d) => [d.read_ms, d.compute_ms, d.resume_ms],
+            None => [self.dedup.read_ms, self.dedup.compute_ms, starts.restore_ms],
+        })
+    }
 }
 
 impl Sandboxes {
@@ -108,7 +137,7 @@ impl Sandboxes {
     }
 
     /// Measures the dumps under `dumps`, as scripts/make-dumps lays them out: `noaslr` and `aslr`, in each a folder a
-    /// function with folders `0` and `1`; start times from `starts.csv`, where scripts/measure-starts wrote it.
+    /// function with folders `0` and `1`; start times from `starts.csv`, where `medes measure --starts` wrote it.
     ///
     /// # Errors
     /// No dumps there, or dumps that cannot be read, by name.
@@ -140,7 +169,7 @@ impl Sandboxes {
         let text = format!(
             "# Redundancy, deduplication and start times of real sandboxes, behind the figures that need real memory.\n\
              # Memory: {}.\n# Start times: {}.\n\
-             # Written by `medes figures --dumps DUMPS --keep FILE`, after scripts/make-dumps DUMPS and scripts/measure-starts DUMPS.\n{}",
+             # Written by `medes figures --dumps DUMPS --keep FILE`, after scripts/make-dumps DUMPS and medes measure --starts DUMPS/starts.csv.\n{}",
             self.origin,
             if self.starts_origin.is_empty() { "none" } else { &self.starts_origin },
             toml::to_string(self)?
@@ -179,6 +208,15 @@ fn starts(path: &Path) -> anyhow::Result<(BTreeMap<String, Starts>, String)> {
             dump_ms: number("dump_ms")?,
             restore_ms: number("restore_ms")?,
             restored_run_ms: number("restored_run_ms")?,
+            dedup: match row.contains_key("dedup_start_ms") {
+                true => Some(DedupStart {
+                    start_ms: number("dedup_start_ms")?,
+                    read_ms: number("dedup_read_ms")?,
+                    compute_ms: number("dedup_compute_ms")?,
+                    resume_ms: number("dedup_resume_ms")?,
+                }),
+                false => None,
+            },
         };
         out.insert(row.get("function").cloned().unwrap_or_default(), starts);
     }

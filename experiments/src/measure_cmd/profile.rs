@@ -16,6 +16,7 @@ use medes_engine::units::Bytes;
 use medes_real::measure::Samples;
 
 use super::control::Control;
+use super::starts::Starts;
 use super::{Measured, Spread};
 use crate::dedup_cmd::model;
 
@@ -37,6 +38,21 @@ impl Facts {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let now: chrono::DateTime<chrono::Utc> = std::time::SystemTime::now().into();
         Self { host, kernel: format!("Linux {kernel}"), criu, date: now.format("%Y-%m-%d").to_string(), rounds }
+    }
+}
+
+impl Facts {
+    /// In a line.
+    pub fn text(&self) -> String {
+        format!(
+            "medes measure of version {} on {}, {}, CRIU {}, {}, {} rounds a function, one thing at a time, address randomisation off",
+            crate::VERSION,
+            self.host,
+            self.kernel,
+            self.criu,
+            self.date,
+            self.rounds
+        )
     }
 }
 
@@ -65,34 +81,26 @@ pub fn assemble(
     let threads = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     network(&mut set, samples, threads);
     set.costs.agent_mb = round(control.agent_mb);
+    set.costs.control = latency(&control.warm_ms);
     let overhead = Spread::of(&control.warm_ms).median;
     let mut rows = Vec::new();
     for ((name, _, s), f) in samples.iter().zip(0..) {
         let mut profile = set.function[f].clone();
         profile.exec_ms = round(s.run.iter().sum::<f64>() / (s.run.len() as f64).max(1.0));
         memory(&mut profile, s);
-        let added: Vec<f64> = s.cold.iter().map(|t| t + overhead).collect();
-        profile.cold = latency(&added);
-        // Each wake with each of the controller's parts.
-        let warm: Vec<f64> = s.wake.iter().flat_map(|w| control.warm_ms.iter().map(move |c| w + c)).collect();
-        profile.warm = latency(&warm);
+        profile.cold = latency(&s.cold);
+        profile.warm = latency(&s.wake);
         profile.checkpoint = latency(&s.checkpoint);
         profile.restore = latency(&s.hold);
         let modelled = modelled_ms(&set, &profile);
-        let rest: Vec<f64> = s.restore.iter().map(|t| (t + overhead - modelled).max(0.01)).collect();
+        let rest: Vec<f64> = s.restore.iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);
         set.function[f] = profile;
         rows.push(row(name, s));
     }
     set.origin = format!(
-        "Measured by medes {} on {}, {}, CRIU {}, {}: {} rounds a function, one thing at a time, address randomisation off, base pages read over TCP \
-         from another node of the same machine; controller and agent add {overhead:.2} ms (median), which start times contain. {}",
-        crate::VERSION,
-        facts.host,
-        facts.kernel,
-        facts.criu,
-        facts.date,
-        facts.rounds,
+        "{}; base pages read over TCP from another node of the same machine; controller and agent add {overhead:.2} ms (median). {}",
+        facts.text(),
         set.origin
     );
     set.check()?;
@@ -199,6 +207,7 @@ fn row(name: &str, s: &Samples) -> Measured {
         memory_mb: round(s.memory.as_mb()),
         stored_mb: round(s.stored.as_mb()),
         held_mb: round(s.held.as_mb()),
+        starts: Starts::of(s),
         times_ms,
     }
 }

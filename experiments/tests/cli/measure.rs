@@ -1,4 +1,6 @@
-//! `medes measure` of functions: what it refuses.
+//! `medes measure` of functions: what it refuses, and, where sandboxes can be made, what it writes.
+
+use std::path::Path;
 
 use crate::support::Place;
 
@@ -16,4 +18,41 @@ fn what_cannot_be_measured_is_refused_with_the_mend() {
     ] {
         assert!(place.ends(2, line).err.contains(said), "{line}");
     }
+}
+
+/// Whether real sandboxes can be measured here; says so, and how to enable it, where they cannot.
+fn possible() -> bool {
+    let there = |variable: &str, or: &str, file: &str| {
+        Path::new(&std::env::var(variable).unwrap_or_else(|_| or.to_owned())).join(file).exists()
+    };
+    let root = nix::unistd::geteuid().is_root();
+    let criu = there("MEDES_CRIU", "/opt/medes/criu/bin/criu", "");
+    let functions = there("MEDES_FUNCTIONS_VENV", "/opt/medes/functions", "bin/python");
+    if !(root && criu && functions) {
+        eprintln!(
+            "skipped: measuring needs root (here: {root}), scripts/setup-criu ({criu}) and scripts/make-dumps ({functions})"
+        );
+    }
+    root && criu && functions
+}
+
+#[test]
+fn a_function_is_measured_and_the_simulator_loads_what_is_written() {
+    if !possible() {
+        return;
+    }
+    let place = Place::new();
+    let report = place.json("measure vanilla --rounds 1 --json --out here.toml --starts starts.csv --figures figures");
+    let function = &report["functions"][0];
+    let starts = |what: &str| function["starts"][what].as_f64().unwrap();
+    for what in ["cold_answer", "warm_answer", "dedup_answer", "behind_answer", "plain_answer", "dedup_start_of_cold"] {
+        assert!(starts(what) > 0.0, "{what}: {function}");
+    }
+    let parts: f64 = function["starts"]["dedup_parts"].as_array().unwrap().iter().filter_map(|p| p.as_f64()).sum();
+    assert!((parts - starts("dedup_start")).abs() < 1e-6, "{function}");
+    assert!(function["memory_mb"].as_f64().unwrap() > function["stored_mb"].as_f64().unwrap());
+    assert!(place.read("starts.csv").starts_with(b"# medes measure of version"));
+    assert!(place.read("figures/dedup_start.png").starts_with(b"\x89PNG"));
+    let run = "run tiny.toml --set policy=medes --set functions=rank --json --set profile=here.toml";
+    assert_eq!(place.json(run)["rows"].as_array().unwrap().len(), 4);
 }

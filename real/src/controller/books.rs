@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
-use medes_engine::record::{OperationSummary, StartKind, StartParts, StartSummary};
+use medes_engine::metrics::StartSums;
+use medes_engine::record::{OperationSummary, StartParts, StartSummary};
 use medes_engine::units::{Duration, Instant};
 
 use crate::wire::{OrderKind, Step};
@@ -130,16 +131,9 @@ impl Images {
 /// Sums of times, for means.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    starts: BTreeMap<(FunctionId, StartKind), StartSum>,
+    /// Starts.
+    pub starts: StartSums,
     operations: BTreeMap<(FunctionId, &'static str), OperationSum>,
-}
-
-#[derive(Debug, Default)]
-struct StartSum {
-    count: u64,
-    parts: [f64; 4],
-    start: f64,
-    run: f64,
 }
 
 #[derive(Debug, Default)]
@@ -152,16 +146,6 @@ struct OperationSum {
 }
 
 impl Sums {
-    pub fn start(&mut self, function: FunctionId, kind: StartKind, parts: &StartParts, start: Duration, run: Duration) {
-        let sum = self.starts.entry((function, kind)).or_default();
-        sum.count += 1;
-        for (sum, part) in sum.parts.iter_mut().zip([parts.control, parts.read, parts.patch, parts.resume]) {
-            *sum += part.as_millis_f64();
-        }
-        sum.start += start.as_millis_f64();
-        sum.run += run.as_millis_f64();
-    }
-
     pub fn operation(&mut self, function: FunctionId, name: &'static str, step: &Step) {
         let sum = self.operations.entry((function, name)).or_default();
         sum.count += 1;
@@ -178,20 +162,7 @@ impl Sums {
     }
 
     pub fn rows(self, name: impl Fn(FunctionId) -> String) -> (Vec<StartSummary>, Vec<OperationSummary>) {
-        let starts = self.starts.into_iter().map(|((function, kind), s)| {
-            let mean = |sum: f64| sum / s.count as f64;
-            StartSummary {
-                function: name(function),
-                kind: kind.name().to_owned(),
-                count: s.count,
-                control_ms: mean(s.parts[0]),
-                read_ms: mean(s.parts[1]),
-                patch_ms: mean(s.parts[2]),
-                resume_ms: mean(s.parts[3]),
-                start_ms: mean(s.start),
-                run_ms: mean(s.run),
-            }
-        });
+        let starts = self.starts.rows(&name);
         let operations = self.operations.into_iter().map(|((function, operation), s)| {
             let mean = |sum: f64| sum / s.count as f64;
             let pages = s.pages.map(|p| p as f64 / s.count as f64);
@@ -213,6 +184,6 @@ impl Sums {
                 other_remote_pages: pages[3],
             }
         });
-        (starts.collect(), operations.collect())
+        (starts, operations.collect())
     }
 }

@@ -85,6 +85,10 @@ struct Controller<'a, D, S> {
     arrived: HashMap<RequestId, Instant>,
     parts: HashMap<RequestId, StartParts>,
     requests: u64,
+    /// How they ended, each once.
+    answered: u64,
+    unanswered: u64,
+    twice: u64,
     /// Failures that need no agent to be found.
     own: VecDeque<Input>,
     wrong: u64,
@@ -129,6 +133,9 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             arrived: HashMap::new(),
             parts: HashMap::new(),
             requests: 0,
+            answered: 0,
+            unanswered: 0,
+            twice: 0,
             own: VecDeque::new(),
             wrong: 0,
             late: 0,
@@ -236,11 +243,12 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             self.act(action);
         }
         while let Some(record) = self.engine.poll_record() {
-            self.arrived.remove(&record.request);
+            // A request that ended already is not there any more.
+            self.twice += u64::from(self.arrived.remove(&record.request).is_none());
             let parts = self.parts.remove(&record.request).unwrap_or_default();
-            if let (Ended::Answered, Some(kind)) = (record.outcome, record.kind) {
-                self.sums.start(record.function, kind, &parts, record.start, record.run);
-            }
+            self.answered += u64::from(record.outcome == Ended::Answered);
+            self.unanswered += u64::from(record.outcome != Ended::Answered);
+            self.sums.starts.add(&record, &parts);
             self.metrics.record(&record);
             (self.sink)(&record, &parts);
         }
@@ -489,10 +497,26 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         }
     }
 
+    /// How all requests ended, for the reader of the run.
+    fn ends(&self) -> String {
+        let open = self.arrived.len();
+        let checked = self.plan.loads.iter().filter(|l| l.checked).count();
+        format!(
+            "{} requests arrived: {} answered, {} dropped or failed, {open} without an end, {} ended more than once; {checked} of {} functions check \
+             their own answers, and none that was wrong counts as answered",
+            self.requests,
+            self.answered,
+            self.unanswered,
+            self.twice,
+            self.plan.loads.len()
+        )
+    }
+
     fn finish(&mut self) -> Outcome {
         let end = self.now.max(Instant::ZERO + self.plan.length);
         self.metrics.advance(end, &self.engine);
-        let mut notes = std::mem::take(&mut self.notes);
+        let mut notes = vec![self.ends()];
+        notes.append(&mut self.notes);
         let counts = [
             (self.wrong, "answers were wrong"),
             (self.late, "orders were not answered in time"),
