@@ -75,11 +75,15 @@ enum Command {
     )]
     Run(RunArgs),
     /// Regenerate the figures of the paper's evaluation, with a report that holds its statements against the rows.
-    #[command(
-        after_help = "Examples:\n  medes figures                     all of them\n  medes figures 5 8 12\n  medes figures --list\n  \
+    #[command(after_help = "\
+Each figure is an experiment file (experiments/paper/) with the paper's statements on it. In --out are afterwards report.html, figures/ (SVG, PNG,\n\
+CSV and origin of each picture) and rows/. Finished runs are kept: after Ctrl-C, or for other figures of the same runs, the same folder goes on.\n\n\
+Examples:\n  medes figures                     all of them, at full size\n  medes figures --list              what each shows, needs and takes\n  \
+            medes figures 5 8 12              some, by number or name\n  medes figures --small --out try   small versions, of seconds: does it work here?\n  \
             medes figures --trace azure2019:azurefunctions-dataset2019 --set trace.days=[1] --set trace.window=600..659\n  \
-            medes figures 1 2 10 11 --dumps dumps      from dumps that scripts/make-dumps made"
-    )]
+            medes figures 14 --set policy=medes,lru --seed 1 --seed 2\n  \
+            medes figures 1 2 10 11 --dumps dumps      from dumps that scripts/make-dumps made\n  \
+            sudo medes figures 4 --backend real        on real sandboxes of this machine, in minutes")]
     Figures(figures::FiguresArgs),
     /// Hold two runs side by side: simulated against real, policy against policy, before against after.
     Compare(compare::CompareArgs),

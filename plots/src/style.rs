@@ -101,6 +101,12 @@ const POLICIES: &[(&str, Look)] = &[
 const VARIANTS: &[(&str, Look)] = &[
     ("medes, latency", look_of(Rgb(0x88, 0x22, 0x55), LONG, Marker::Ring)),
     ("compress, zstd", look_of(Rgb(0x99, 0x99, 0x33), SHORT, Marker::Frame)),
+    ("medes, ASLR off", look_of(Rgb(0x88, 0x22, 0x55), LONG, Marker::Ring)),
+    ("compress, ASLR off", look_of(Rgb(0x33, 0x22, 0x88), SHORT, Marker::Plus)),
+    ("compress, zstd, ASLR on", look_of(Rgb(0x99, 0x99, 0x33), SHORT, Marker::Frame)),
+    ("compress, zstd, ASLR off", look_of(Rgb(0x56, 0xb4, 0xe9), DASH_DOT, Marker::Hexagon)),
+    ("later than fixed", look_of(Rgb(0x56, 0xb4, 0xe9), SOLID, Marker::Cross)),
+    ("later than adaptive", look_of(Rgb(0x99, 0x99, 0x33), SOLID, Marker::Down)),
 ];
 
 /// For names that the house does not know.

@@ -38,7 +38,7 @@ fn text(e: &Estimate, how: How) -> String {
         // Three places where two would show no difference.
         How::Factor if (e.mean - 1.0).abs() < 5e-3 => (Box::new(|v| format!("{v:.3}")), "\u{a0}times"),
         How::Factor => (Box::new(|v| format!("{v:.2}")), "\u{a0}times"),
-        How::Level => (Box::new(|v| format!("{v:.2}")), ""),
+        How::Level => (Box::new(|v| format!("{v:.1}")), ""),
     };
     match (e.mean.is_finite(), e.half) {
         (false, _) => "no value".to_owned(),
@@ -63,9 +63,10 @@ pub fn of_runs(statements: &[Statement], cells: &[CellData]) -> Vec<Claim> {
             }
             let found = compared(s, &of, &against);
             let both = [(s.of.as_str(), &of[..]), (s.against.as_str(), &against[..])];
-            let mut rows = if s.value.starts_with("p99") { evidence::of_tail(&both) } else { Vec::new() };
-            rows.extend(evidence::of_memory(&both));
-            rows.extend(findings::bearing_on(&of, &s.against, &against));
+            let tail = if s.value.starts_with("p99") { evidence::of_tail(both) } else { Vec::new() };
+            // One paragraph a kind of reason: the numbers behind them are in the figure's table.
+            let rows = [tail, findings::bearing_on(&of, &s.against, &against)].map(|said| said.join(" "));
+            let rows = rows.into_iter().filter(|r| !r.is_empty()).collect();
             let who = if s.against.is_empty() { s.of.clone() } else { format!("{} against {}", s.of, s.against) };
             out.push(claim(s, format!("{who}, {}", pool_words(pool)), found, rows));
         }
@@ -92,8 +93,17 @@ fn compared(s: &Statement, of: &[&CellData], against: &[&CellData]) -> (Estimate
         How::Change | How::FromBest => scaled(paired_ratio(&pairs(of), &pairs(against)), 100.0, 0.0),
     };
     let means = |runs: &[&CellData]| Estimate::of(runs.iter().map(|c| value(c))).mean;
-    let more =
-        if against.is_empty() { String::new() } else { format!("; {:.0} against {:.0}", means(of), means(against)) };
+    let unit = match s.value.as_str() {
+        "cold" => " cold starts",
+        "sandboxes" => " sandboxes",
+        "memory" => " MB",
+        "memory-of-pool" => "\u{a0}% of the pool",
+        _ => " ms",
+    };
+    let more = match against.is_empty() {
+        true => unit.to_owned(),
+        false => format!("; {:.0} against {:.0}{unit}", means(of), means(against)),
+    };
     (estimate, more)
 }
 
@@ -173,6 +183,11 @@ pub fn saved(s: &Statement, share: Estimate) -> Claim {
 
 /// The claims of measured sandboxes: a value for each function, its mean and range.
 pub fn of_sandboxes(statements: &[Statement], set: &Sandboxes) -> Vec<Claim> {
+    // Dumps of one mode only: then that one is held against the statements.
+    let (functions, mode) = match set.fixed.is_empty() {
+        false => (&set.fixed, "off"),
+        true => (&set.random, "on"),
+    };
     let at = |m: &std::collections::BTreeMap<String, f64>, size: &str| 100.0 * m.get(size).copied().unwrap_or(f64::NAN);
     statements
         .iter()
@@ -192,25 +207,35 @@ pub fn of_sandboxes(statements: &[Statement], set: &Sandboxes) -> Vec<Claim> {
                 _ => f64::NAN,
             };
             let values: Vec<(f64, &str)> =
-                set.fixed.iter().map(|f| (each(f), f.name.as_str())).filter(|v| v.0.is_finite()).collect();
+                functions.iter().map(|f| (each(f), f.name.as_str())).filter(|v| v.0.is_finite()).collect();
             let least = values.iter().min_by(|a, b| a.0.total_cmp(&b.0));
             let most = values.iter().max_by(|a, b| a.0.total_cmp(&b.0));
             let mean = values.iter().map(|v| v.0).sum::<f64>() / values.len() as f64;
             let (Some(least), Some(most)) = (least, most) else {
                 return claim(s, "no sandboxes were measured".into(), (Estimate::of([]), String::new()), Vec::new());
             };
-            let unit = if s.how == How::Factor { " times" } else { " %" };
+            let unit = match (s.how, s.value.as_str()) {
+                (How::Factor, _) => " times",
+                (_, "redundancy-fall" | "own-over-other") => " points",
+                _ => " %",
+            };
             let verdict = Verdict::of(least.0, mean, most.0, (s.range[0], s.range[1]), s.good);
-            let differs = matches!(verdict, Verdict::Fails | Verdict::OnAverage) && !s.differs.is_empty();
+            let mut why = Vec::new();
+            if matches!(verdict, Verdict::Fails | Verdict::OnAverage) {
+                why.extend((!s.differs.is_empty()).then(|| s.differs.clone()));
+                let beyond =
+                    functions.iter().filter(|f| each(f).is_finite() && !(s.range[0]..=s.range[1]).contains(&each(f)));
+                why.extend(beyond.map(|f| evidence::of_sandbox(&s.value, f)));
+            }
             Claim {
                 paper: s.paper.clone(),
-                setting: format!("{} functions, address randomisation off", values.len()),
+                setting: format!("{} functions, address randomisation {mode}", values.len()),
                 ours: format!(
                     "{mean:.1}{unit} on average, from {:.1} ({}) to {:.1} ({})",
                     least.0, least.1, most.0, most.1
                 ),
                 verdict,
-                why: if differs { vec![s.differs.clone()] } else { Vec::new() },
+                why,
             }
         })
         .collect()
@@ -255,9 +280,26 @@ mod tests {
         assert_eq!((claims.len(), claims[0].verdict), (1, Verdict::Holds));
         assert!(claims[0].ours.starts_with("\u{2212}31\u{a0}% [\u{2212}31, \u{2212}31]"), "{}", claims[0].ours);
         assert_eq!(claims[0].setting, "medes against fixed, pool of 20 GB");
+        assert!(claims[0].ours.ends_with("; 104 against 150 cold starts"), "{}", claims[0].ours);
         let claims = of_runs(&[statement("p999-per-function", "factor", [2.0, 3.0])], &cells);
         assert_eq!(claims[0].verdict, Verdict::Fails);
         assert!(claims[0].ours.starts_with("1.50\u{a0}times [1.50, 1.50]"), "{}", claims[0].ours);
         assert_eq!(claims[0].why[0], "because");
+    }
+
+    #[test]
+    fn measured_sandboxes_beyond_the_range_are_named() {
+        let mut set = Sandboxes::shipped().unwrap();
+        set.fixed.truncate(2);
+        (set.fixed[0].dedup.saved, set.fixed[1].dedup.saved) = (0.95, 0.5);
+        let said = &of_sandboxes(&[statement("saved", "level", [42.0, 90.0])], &set)[0];
+        assert_eq!((said.verdict, said.why.len()), (Verdict::OnAverage, 2));
+        assert!(
+            said.why[1].starts_with("vanilla: 95.0 % saved") && said.ours.contains("from 50.0 (linalg)"),
+            "{said:?}"
+        );
+        (set.random, set.fixed) = (std::mem::take(&mut set.fixed), Vec::new());
+        let said = &of_sandboxes(&[statement("saved", "level", [42.0, 90.0])], &set)[0];
+        assert!(said.setting.contains("2 functions, address randomisation on"), "{}", said.setting);
     }
 }

@@ -116,11 +116,11 @@ pub fn figures(runs: &[Run<'_>], rivals: &[&str], memcap_mb: f64, names: &[Strin
     [
         Figure {
             name: "improvement".into(),
-            title: "Improvement of end-to-end latency by medes, of requests that change".into(),
+            title: "End-to-end improvement factor by medes, of requests that change".into(),
             caption: format!(
                 "{of}, where the two differ by more than 5 %; right of 1 medes is faster. Of such requests of {n} seeds together: \
                  stroke the median, diamond the mean, box the middle half, whiskers the 5th to 95th percentile. How many they are is \
-                 in the picture beside this one: all others are as fast under either. {rest}"
+                 in the other picture: the rest is as fast under either. {rest}"
             ),
             x: Axis::new("latency under the other policy / under medes", "times", Scale::Log),
             y: Axis::names("function", names.iter().cloned()),

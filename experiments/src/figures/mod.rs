@@ -6,11 +6,14 @@
 
 mod claims;
 mod evidence;
+mod frontier;
 mod improvement;
 mod keep_alive;
 mod of_dumps;
+mod page;
 mod sandboxes;
 pub mod spec;
+mod spread;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -19,13 +22,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use medes_engine::profile::ProfileSet;
 use medes_plots::figure::Figure;
-use medes_plots::paper::{Claim, Paper, Section, TextTable, Verdict, write_paper};
+use medes_plots::paper::{Claim, Section, TextTable, write_paper};
 use medes_plots::plan::paper::{Kind as Drawing, of_kind};
 use medes_plots::{CellData, DrawnFigure};
 use medes_traces::TraceSpec;
 
 use crate::experiment::{Experiment, Overrides};
-use crate::output::{self, Output, thousands};
+use crate::output::{Output, thousands};
 use crate::run::{self, Finished, Inputs};
 use crate::store::{Store, write_whole};
 use crate::workload::Workload;
@@ -80,8 +83,8 @@ pub struct Prepared {
     profiles: Arc<ProfileSet>,
     profile_text: String,
     workload: Workload,
-    /// What was left out of the trace, in words.
-    trimmed: Option<String>,
+    /// What the reader must know of the trace and the pools.
+    notes: Vec<String>,
 }
 
 /// What one figure's file gave.
@@ -101,7 +104,7 @@ struct Made {
 pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
     let chosen = Spec::chosen(&args.figures)?;
     if args.list {
-        list(&chosen, out);
+        page::list(&chosen, out);
         return Ok(());
     }
     let real = args.backend == crate::Backend::Real;
@@ -118,13 +121,15 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
             (possible, if runs { World::real(args.cluster.as_deref())? } else { World::Simulated })
         }
     };
-    let began = std::time::Instant::now();
     let folder = args.out.join("figures");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder {}; --out names another one", folder.display()))?;
     let set = measured(args, &chosen, out)?;
     let mut sections = Vec::new();
     let mut outlines = String::new();
+    let mut took = Vec::new();
     for spec in &chosen {
+        let began = std::time::Instant::now();
         out.say(format!("figure {}: {}", spec.figure.number, spec.title));
         let made =
             make(spec, args, &world, set.as_ref(), out).with_context(|| format!("figure {}", spec.figure.number))?;
@@ -132,39 +137,15 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
         for claim in &section.claims {
             out.say(format!("  {} ({}): {}", claim.verdict.words(), claim.setting, claim.ours));
         }
+        took.push((section.id.clone(), began.elapsed().as_secs_f64()));
         sections.push(section);
     }
     write_whole(&folder.join("outline.txt"), outlines.as_bytes())?;
-    let paper = page(args, &world, sections, began.elapsed().as_secs_f64());
+    let paper = page::page(args, &world, sections, &took);
     let report = args.out.join("report.html");
     write_paper(&paper, &report)?;
-    write_whole(&args.out.join("README.md"), readme(&paper).as_bytes())?;
-    summary(&paper, &report, out)
-}
-
-fn list(chosen: &[Spec], out: &Output) {
-    if out.json {
-        let row = |s: &Spec| {
-            serde_json::json!({
-                "number": s.figure.number, "name": s.name, "title": s.title, "question": s.question,
-                "needs": s.figure.needs, "seconds": s.figure.takes_s, "real": !s.figure.real.is_empty(),
-                "statements": s.statements.iter().map(|s| s.paper.clone()).collect::<Vec<_>>(),
-            })
-        };
-        let rows: Vec<_> = chosen.iter().map(row).collect();
-        out.print(serde_json::Value::Array(rows).to_string());
-        return;
-    }
-    let head = ["figure", "shows", "needs", "takes (2 cores)", "real form"].map(str::to_owned);
-    let row = |s: &Spec| {
-        let real = if s.figure.real.is_empty() { "simulated only" } else { "--backend real" };
-        let real = if s.figure.kind.of_sandboxes() { "dumps" } else { real };
-        let takes = format!("{:.0} s", s.figure.takes_s.max(1.0));
-        vec![s.figure.number.to_string(), s.title.clone(), s.figure.needs.clone(), takes, real.to_owned()]
-    };
-    out.print(output::table(head, chosen.iter().map(row)));
-    let all: f64 = chosen.iter().map(|s| s.figure.takes_s).sum();
-    out.print(format!("together about {:.0} min", (all / 60.0).ceil()));
+    write_whole(&args.out.join("README.md"), page::readme(&paper).as_bytes())?;
+    page::summary(&paper, &report, out)
 }
 
 /// What was measured on real sandboxes, where a figure wants it.
@@ -206,9 +187,11 @@ fn make(spec: &Spec, args: &FiguresArgs, world: &World, set: Option<&Sandboxes>,
         Kind::DedupStart => return Ok(of_dumps(of_dumps::dedup_start(set), Vec::new())),
         _ => {}
     }
-    // The table's share of other nodes' base pages, and its trace, are simulated in either world.
-    let world = if spec.figure.kind == Kind::DedupTable { &World::Simulated } else { world };
-    let prepared = prepare(spec, args, world, out)?;
+    // The table's share of other nodes' base pages, and its trace, are simulated in either world: what is set for real runs is not for it.
+    let simulated = spec.figure.kind == Kind::DedupTable;
+    let world = if simulated { &World::Simulated } else { world };
+    let set_for_real = args.backend == crate::Backend::Real && simulated;
+    let prepared = prepare(spec, args, if set_for_real { &[] } else { &args.set }, world, out)?;
     if spec.figure.kind == Kind::DedupTable {
         let remote = remote_share(&prepared)?;
         let mut made = of_dumps(of_dumps::page_origins(set), of_dumps::dedup_table(set, remote));
@@ -216,7 +199,7 @@ fn make(spec: &Spec, args: &FiguresArgs, world: &World, set: Option<&Sandboxes>,
         return Ok(made);
     }
     let mut made = Made { origin: origin(spec, &prepared, world), notes: spec.figure.notes.clone(), ..Made::default() };
-    made.notes.extend(prepared.trimmed.clone());
+    made.notes.extend(prepared.notes.iter().cloned());
     if spec.figure.kind == Kind::KeepAliveMemory {
         let found = keep_alive::run(&prepared, set)?;
         made.claims = spec.statements.iter().map(|s| claims::saved(s, found.saved)).collect();
@@ -230,12 +213,41 @@ fn make(spec: &Spec, args: &FiguresArgs, world: &World, set: Option<&Sandboxes>,
     made.notes.extend(world::notes(&finished, &cells));
     made.claims = claims::of_runs(&spec.statements, &cells);
     made.figures = pictures(spec, &prepared, &store, &finished, &cells)?;
+    for figure in made.figures.iter_mut().filter(|_| !spec.figure.words.is_empty()) {
+        figure.title += &format!(", {}", spec.figure.words);
+    }
+    told(spec.figure.kind, &cells, &mut made);
+    if let Some(beside) = &spec.figure.beside {
+        let other = Spec::named(&beside.file)?;
+        let prepared = prepare(&other, args, &args.set, world, out)?;
+        let finished = run_cells(&prepared, &store, args, world, out)?;
+        let there: Vec<CellData> = finished.cells.iter().map(crate::store::CellResult::data).collect();
+        made.figures.extend(frontier::both(beside, &cells, &there));
+        made.origin += &format!(" The pictures of both, beside it: {}", origin(&other, &prepared, world));
+    }
     // The rows themselves, beside the figures that are drawn of them.
     let rows = Store::open(&args.out.join("rows").join(&spec.name))?;
     rows.summary(&finished.cells)?;
     rows.functions(&finished.cells)?;
     std::fs::remove_dir(rows.root().join("cells")).ok();
     Ok(made)
+}
+
+/// Tables and sentences that a figure of this kind has beside its pictures.
+fn told(kind: Kind, cells: &[CellData], made: &mut Made) {
+    match kind {
+        Kind::Frontier => {
+            let (table, notes) = frontier::standing(cells);
+            made.tables.push(table);
+            made.notes.extend(notes);
+        }
+        Kind::Parameters => made.tables.extend(spread::table(cells)),
+        Kind::Surface => made.notes.extend(spread::best_of_surface(cells)),
+        _ => {}
+    }
+    if !matches!(kind, Kind::Parameters | Kind::Surface) {
+        made.tables.extend(evidence::table(cells));
+    }
 }
 
 fn pictures(
@@ -284,7 +296,7 @@ fn improvements(prepared: &Prepared, store: &Store, finished: &Finished) -> anyh
 }
 
 /// Reads the experiment of a figure with its trace and profiles.
-fn prepare(spec: &Spec, args: &FiguresArgs, world: &World, out: &Output) -> anyhow::Result<Prepared> {
+fn prepare(spec: &Spec, args: &FiguresArgs, given: &[String], world: &World, out: &Output) -> anyhow::Result<Prepared> {
     let own = world.overrides(spec, args.small);
     let overrides = |set: Vec<String>| Overrides {
         set,
@@ -292,10 +304,11 @@ fn prepare(spec: &Spec, args: &FiguresArgs, world: &World, out: &Output) -> anyh
         seeds: args.seed.clone(),
         reference: Vec::new(),
     };
-    let set: Vec<String> = own.iter().chain(&args.set).cloned().collect();
+    let set: Vec<String> = own.iter().chain(given).cloned().collect();
     let experiment = Experiment::parse(&spec.name, &spec.text, &overrides(set.clone()))?;
     let (profiles, profile_text) = crate::profiles::load(&experiment.profile)?;
-    let opened = medes_traces::open(&experiment.trace, &experiment.options)?;
+    let opened = medes_traces::open(&experiment.trace, &experiment.options)
+        .with_context(|| format!("trace {}; without --trace the figures have a generated one", experiment.trace))?;
     let (opened, trimmed) = crate::trim(opened, &experiment)?;
     let workload = Workload::new(opened, experiment.functions, &profiles);
     anyhow::ensure!(
@@ -303,12 +316,28 @@ fn prepare(spec: &Spec, args: &FiguresArgs, world: &World, out: &Output) -> anyh
         "the trace {} has no request to serve; check its window",
         experiment.trace
     );
-    let mut prepared = Prepared { experiment, profiles: Arc::new(profiles), profile_text, workload, trimmed };
-    let given = args.set.iter().any(|s| ["pool=", "memcap="].iter().any(|k| s.trim_start().starts_with(k)));
-    if !spec.figure.scarcity.is_empty() && !given && !world.is_real() {
+    let mut prepared = Prepared {
+        experiment,
+        profiles: Arc::new(profiles),
+        profile_text,
+        workload,
+        notes: trimmed.into_iter().collect(),
+    };
+    let pools_given = given.iter().any(|s| ["pool=", "memcap="].iter().any(|k| s.trim_start().starts_with(k)));
+    if !spec.figure.scarcity.is_empty() && !pools_given && !world.is_real() {
         let listed = prepared.experiment.parameters.iter().find(|p| p.0 == "pool");
         let mut pools = listed.map(|p| p.1.clone()).unwrap_or_default();
-        pools.extend(scarce_pools(&prepared, &spec.figure.scarcity)?);
+        let scarce = scarce_pools(&prepared, &spec.figure.scarcity)?;
+        let parts: Vec<String> = spec.figure.scarcity.iter().map(f64::to_string).collect();
+        prepared.notes.push(format!(
+            "The pool{} of {} GB {} {} of the largest memory that fixed keep-alive takes here where nothing caps it{}.",
+            if scarce.len() > 1 { "s" } else { "" },
+            scarce.join(", "),
+            if scarce.len() > 1 { "are" } else { "is" },
+            parts.join(", "),
+            if pools.is_empty() { "" } else { "; the others are the paper's" },
+        ));
+        pools.extend(scarce);
         out.say(format!("pools of {} GB", pools.join(", ")));
         let mut set = set;
         set.push(format!("pool={}", pools.join(",")));
@@ -416,8 +445,7 @@ fn publish(spec: &Spec, made: Made, folder: &Path, outlines: &mut String) -> any
         let own = figure.name.clone();
         let name = if own.is_empty() { spec.stem() } else { format!("{}_{own}", spec.stem()) };
         let caption = format!("{} Origin: {}", figure.caption.trim_end(), made.origin);
-        let words = if spec.figure.words.is_empty() { String::new() } else { format!(", {}", spec.figure.words) };
-        let figure = Figure { name, caption, title: figure.title.clone() + &words, ..figure };
+        let figure = Figure { name, caption, ..figure };
         outlines.push_str(&figure.outline());
         outlines.push('\n');
         let short = figure.caption.split(" Origin: ").next().unwrap_or_default().to_owned();
@@ -442,69 +470,4 @@ fn publish(spec: &Spec, made: Made, folder: &Path, outlines: &mut String) -> any
         origin: made.origin,
         notes: made.notes,
     })
-}
-
-fn page(args: &FiguresArgs, world: &World, sections: Vec<Section>, seconds: f64) -> Paper {
-    let size = match (args.small, world.is_real()) {
-        (true, _) => " Small versions: they show that all works, and nothing else.",
-        (_, true) => {
-            " Runs on real sandboxes are minutes on few nodes: the origin under each figure says how it was shortened."
-        }
-        _ => "",
-    };
-    Paper {
-        title: "The evaluation of Medes, regenerated".into(),
-        lead: format!(
-            "The twelve figures and tables of the paper's evaluation (Saxena et al., EuroSys 2022), and what a sceptic would ask \
-             beside them: each with the statement it supports, the value found here, and whether it holds.{size}"
-        ),
-        how: vec![
-            ("command".into(), crate::report::command()),
-            ("world".into(), format!("{}; figures of real memory: as their origin says", world.words())),
-            ("version".into(), format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION)),
-            ("time".into(), format!("{seconds:.0} s in all")),
-            (
-                "files".into(),
-                "figures/: SVG, PNG and CSV of each picture, its origin, outline.txt; rows/: the rows of each experiment".into(),
-            ),
-        ],
-        sections,
-    }
-}
-
-fn readme(paper: &Paper) -> String {
-    let mut text = format!("# {}\n\n{}\n\n", paper.title, paper.lead);
-    for (name, value) in &paper.how {
-        text.push_str(&format!("- {name}: `{value}`\n"));
-    }
-    text.push_str("\n| figure | statement | where | here | holds? |\n|---|---|---|---|---|\n");
-    for (s, c) in paper.sections.iter().flat_map(|s| s.claims.iter().map(move |c| (s, c))) {
-        let words = c.verdict.words();
-        text.push_str(&format!("| {} | {} | {} | {} | {words} |\n", s.id, c.paper, c.setting, c.ours));
-    }
-    text
-}
-
-fn summary(paper: &Paper, report: &Path, out: &Output) -> anyhow::Result<()> {
-    let claims = || paper.sections.iter().flat_map(|s| s.claims.iter().map(move |c| (s, c)));
-    if out.json {
-        let row = |(s, c): (&Section, &Claim)| serde_json::json!({"figure": s.id, "statement": c.paper, "where": c.setting, "here": c.ours, "verdict": c.verdict.words()});
-        let rows: Vec<_> = claims().map(row).collect();
-        let value = serde_json::json!({"report": report, "statements": rows});
-        out.print(serde_json::to_string_pretty(&value)?);
-        return Ok(());
-    }
-    let count = |v: Verdict| claims().filter(|(_, c)| c.verdict == v).count();
-    let pictures: usize = paper.sections.iter().map(|s| s.figures.len()).sum();
-    out.print(format!(
-        "{} figures, {pictures} pictures; of {} comparisons {} hold, {} show more than stated, {} hold on average only, {} do not hold\nreport: {}",
-        paper.sections.len(),
-        claims().count(),
-        count(Verdict::Holds),
-        count(Verdict::Better),
-        count(Verdict::OnAverage),
-        count(Verdict::Fails),
-        report.display()
-    ));
-    Ok(())
 }

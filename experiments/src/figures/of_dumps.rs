@@ -167,6 +167,12 @@ pub fn dedup_table(set: &Sandboxes, remote: Option<f64>) -> Vec<TextTable> {
                 one(100.0 * d.zero),
             ]
         };
+        let untimed = match functions.iter().all(|f| f.starts.is_none()) {
+            true => {
+                " Start times were not measured here, so of operations only the part without the checkpoint is known: no value."
+            }
+            false => "",
+        };
         let remote = remote.map_or(String::new(), |share| {
             format!(" All base pages here lie on the same machine; in the simulated cluster of this experiment {share:.0} % of the base pages read are another node's.")
         });
@@ -174,7 +180,7 @@ pub fn dedup_table(set: &Sandboxes, remote: Option<f64>) -> Vec<TextTable> {
             caption: format!(
                 "{words}. Warm start: a warm sandbox's whole answer. Dedup start: base pages read, pages rebuilt, sandbox restored. Dedup \
                  operation: checkpoint, fingerprints, lookup, patches. Base operation: checkpoint while it goes on, fingerprints, \
-                 index. Patches of pages of {PAGE_BYTES} B; medians of times.{remote}"
+                 index. Patches of pages of {PAGE_BYTES} B; medians of times.{untimed}{remote}"
             ),
             head: head.map(str::to_owned).to_vec(),
             rows: functions.iter().map(row).collect(),

@@ -150,7 +150,10 @@ impl Sandboxes {
             Vec::new()
         };
         if fixed.is_empty() && random.is_empty() {
-            bail!("no dumps under {}: scripts/make-dumps {} makes them", dumps.display(), dumps.display());
+            let d = dumps.display();
+            bail!(
+                "no function with two dumps (FUNCTION/0 and FUNCTION/1) in {d}/noaslr or {d}/aslr: scripts/make-dumps {d} makes them"
+            );
         }
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let newest = std::fs::metadata(dumps.join("noaslr")).and_then(|m| m.modified()).ok();

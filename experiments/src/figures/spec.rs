@@ -83,6 +83,9 @@ pub struct FigureTable {
     /// More pools, as parts of the largest memory that fixed keep-alive takes where there is no cap.
     #[serde(default)]
     pub scarcity: Vec<f64>,
+    /// Another experiment whose rows stand beside its own in two more pictures.
+    #[serde(default)]
+    pub beside: Option<Beside>,
     /// What is added to the titles of its pictures, to tell them from those of figures of the same kind.
     #[serde(default)]
     pub words: String,
@@ -92,6 +95,20 @@ pub struct FigureTable {
     /// What the reader must know of it.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// The table `[figure.beside]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// Stem of the other experiment's file, which differs in one thing.
+    pub file: String,
+    /// The policies that this thing matters to: drawn of both; the others, of this experiment alone.
+    pub policies: Vec<String>,
+    /// What tells the lines apart: added to the policies' names here, and there.
+    pub words: [String; 2],
+    /// What the two experiments differ in, for the caption.
+    pub differ: String,
 }
 
 /// How a value is compared.
@@ -196,15 +213,31 @@ impl Spec {
         SHIPPED.iter().map(|(name, text)| Self::parse(name, text)).collect()
     }
 
+    /// The figure of this name.
+    ///
+    /// # Errors
+    /// None has it.
+    pub fn named(name: &str) -> anyhow::Result<Self> {
+        let file = SHIPPED.iter().find(|(known, _)| *known == name);
+        let (name, text) = file.with_context(|| format!("no file experiments/paper/{name}.toml"))?;
+        Self::parse(name, text)
+    }
+
     /// Those asked for by number or name, in order; all for none.
     ///
     /// # Errors
     /// A number or name that no figure has.
     pub fn chosen(asked: &[String]) -> anyhow::Result<Vec<Self>> {
         let all = Self::all()?;
-        let is = |spec: &Self, asked: &str| spec.figure.number.to_string() == asked || spec.name == asked;
+        let is = |spec: &Self, asked: &str| {
+            spec.figure.number.to_string() == asked || spec.name == asked || spec.stem() == asked
+        };
         if let Some(unknown) = asked.iter().find(|a| !all.iter().any(|s| is(s, a))) {
-            bail!("no figure `{unknown}`: they have the numbers 1 to {}; `medes figures --list`", all.len());
+            bail!(
+                "no figure `{unknown}`: they have the numbers 1 to {} and names such as {}; `medes figures --list` says what each shows",
+                all.len(),
+                SHIPPED[4].0
+            );
         }
         Ok(all.into_iter().filter(|s| asked.is_empty() || asked.iter().any(|a| is(s, a))).collect())
     }
@@ -227,6 +260,9 @@ mod tests {
         for spec in &all {
             assert!(spec.figure.takes_s > 0.0 && !spec.figure.needs.is_empty(), "{}", spec.name);
             assert!(!spec.statements.is_empty() || spec.figure.number > 12, "{} states nothing", spec.name);
+            if let Some(beside) = &spec.figure.beside {
+                assert_eq!(Spec::named(&beside.file).unwrap().figure.kind, spec.figure.kind);
+            }
             if spec.figure.kind.of_sandboxes() {
                 continue;
             }
@@ -256,7 +292,7 @@ mod tests {
             Spec::chosen(&asked.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
                 .map(|s| s.iter().map(Spec::stem).collect::<Vec<_>>())
         };
-        assert_eq!(names(&["8", "05-cold-starts"]).unwrap(), ["fig05", "fig08"]);
+        assert_eq!(names(&["8", "05-cold-starts", "fig09"]).unwrap(), ["fig05", "fig08", "fig09"]);
         assert_eq!(names(&[]).unwrap().len(), 17);
         assert!(names(&["99"]).unwrap_err().to_string().contains("--list"));
     }

@@ -32,16 +32,20 @@ fn one(
     // Pools of one setting make a line; points of many settings would make a tangle.
     let joined = settings.len() == 1 && grid.pools.len() > 1;
     let (mut seeds, mut values) = (Vec::new(), Vec::new());
+    let mut at_pool = false;
     let mut drawn = Vec::new();
     for policy in &grid.policies {
         let mut points: Vec<Point> = Vec::new();
         for (pool, setting) in grid.pools.iter().flat_map(|p| settings.iter().map(move |s| (p, s))) {
             let runs = grid.runs_with(policy, pool, setting);
             let memory = estimate(&runs, |c| c.summary.mean_memory_mb / 1000.0).mean;
-            // The bound is no schedule and holds no memory of its own: it stands at what it may fill.
+            // A bound without a plan holds no memory of its own: it stands at what it may fill.
             let x = match memory > 0.0 {
                 true => memory,
-                false if *policy == "oracle" && name == "frontier_cold" => pool.gb(),
+                false if *policy == "oracle" && name == "frontier_cold" => {
+                    at_pool = true;
+                    pool.gb()
+                }
                 false => f64::NAN,
             };
             let y = estimate(&runs, value);
@@ -55,10 +59,13 @@ fn one(
         }
         drawn.extend(series(policy, points, if joined { Shape::Line } else { Shape::Scatter }));
     }
-    let bound = if grid.policies.contains(&"oracle") {
-        " 'oracle' is a computed bound and stands, where drawn, at the size of the pool."
-    } else {
-        ""
+    let bound = match (grid.policies.contains(&"oracle"), at_pool) {
+        (false, _) => "",
+        (true, true) => " 'oracle' is a computed bound on cold starts and stands at the size of the pool.",
+        (true, false) => {
+            " 'oracle' is a computed bound on cold starts; its memory and its latency are those of the plan behind the bound, which no \
+             schedule need reach. Where memory does not limit it, its points are one."
+        }
     };
     let what = match unit {
         "ms" => " Start latency is waiting and starting, without the run.",
