@@ -179,9 +179,11 @@ fn by_size(a: &Analysis) -> Option<Figure> {
         .functions
         .iter()
         .filter(|r| !r.within.is_empty())
-        .map(|r| {
+        .enumerate()
+        .map(|(i, r)| {
             let points = r.within.iter().map(|(s, t)| Point::bare(*s as f64, 100.0 * t.redundant())).collect();
-            Series::new(&r.function, Shape::Line(points))
+            // By number: names of functions might get looks that are alike.
+            Series { label: r.function.clone(), look: format!("#{i}"), shape: Shape::Line(points) }
         })
         .collect();
     if series.is_empty() {
@@ -194,7 +196,7 @@ fn by_size(a: &Analysis) -> Option<Figure> {
         caption: "Bytes of the second instance of each function in chunks that the first has at any 16-byte offset; \
                   chunks of zeros count."
             .into(),
-        x: Axis::new("chunk", "B", Scale::At { values, log: true }),
+        x: Axis::new("chunk size", "B", Scale::At { values, log: true }),
         y: Axis::from_zero("redundant", "% of bytes"),
         series,
     })
@@ -213,8 +215,8 @@ fn heat(a: &Analysis) -> Option<Figure> {
         caption: "Bytes of the function (row) found in the other one (column): chunks of 64 bytes every 128 bytes, each match \
                   extended by up to 64 bytes; relative to all bytes."
             .into(),
-        x: Axis::names("in", names.clone()),
-        y: Axis::names("of", names),
+        x: Axis::names("found in (base)", names.clone()),
+        y: Axis::names("function", names),
         series: vec![Series::new("redundant", Shape::Heat { cells, label: "redundant, % of bytes".into() })],
     })
 }
