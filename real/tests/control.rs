@@ -405,7 +405,7 @@ fn an_agent_left_alone_purges_all_it_has_and_serves_the_next_controller() {
         let mut client = greeted(&a).await;
         let orders = tokio_stream::iter(begin_and(spawn_order(String::new()))).chain(tokio_stream::pending());
         let mut said = client.work(orders).await.unwrap().into_inner();
-        while !said.next().await.unwrap().unwrap().step.is_some_and(|s| s.kind() == StepKind::Started) {}
+        while said.next().await.unwrap().unwrap().step.is_none_or(|s| s.kind() != StepKind::Started) {}
         // As long as there is a controller, the lease does not run out.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(a.there.lock().unwrap().len(), 1);
