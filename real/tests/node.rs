@@ -420,3 +420,46 @@ fn a_sandbox_that_takes_more_than_its_cap_is_killed_and_others_are_not() {
     assert!(error.gone(), "{error}");
     right(&sandboxes.run(id(2), "{\"mb\": 10}", soon()).unwrap());
 }
+
+/// What a function sees of the machine: who it is among the processes there are, its host name's namespace, what is mounted.
+const LOOKS: &str = "
+import os
+def main(args):
+    mounts = [line.split()[1] for line in open('/proc/self/mounts')]
+    own = {kind: os.readlink('/proc/self/ns/' + kind) for kind in ('pid', 'mnt', 'ipc', 'uts')}
+    processes = [p for p in os.listdir('/proc') if p.isdigit()]
+    return {'ok': os.getpid() == 1, 'own': own, 'processes': processes, 'mounts': mounts}
+";
+
+#[test]
+fn a_sandbox_sees_its_own_processes_and_no_mounts_that_may_go() {
+    let Some(mut options) = options("looks") else { return };
+    with_action(&mut options, "looks", LOOKS);
+    let run_dir = options.run_dir.clone();
+    // What comes and goes on a machine is not in the sandboxes, and so may go.
+    let beside = run_dir.with_extension("beside");
+    fs::create_dir(&beside).unwrap();
+    let none = None::<&str>;
+    nix::mount::mount(none, &beside, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    let sandboxes = start(options);
+    let looks = || {
+        let answer = sandboxes.run(id(1), "{}", soon()).unwrap();
+        right(&answer);
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(body["processes"], serde_json::json!(["1"]), "{body}");
+        for kind in ["pid", "mnt", "ipc", "uts"] {
+            let ours = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_ne!(body["own"][kind], ours.display().to_string(), "{body}");
+        }
+        let mounts: Vec<String> = serde_json::from_value(body["mounts"].clone()).unwrap();
+        assert!(mounts.iter().any(|m| m == "/") && mounts.iter().any(|m| m == "/proc"), "{mounts:?}");
+        assert!(!mounts.iter().any(|m| *m == beside.display().to_string()), "{mounts:?}");
+    };
+    sandboxes.spawn(id(1), "looks", soon()).unwrap();
+    looks();
+    sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap();
+    nix::mount::umount(&beside).unwrap();
+    fs::remove_dir(&beside).unwrap();
+    sandboxes.restore(id(1), soon()).unwrap();
+    looks();
+}

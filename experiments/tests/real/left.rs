@@ -30,8 +30,8 @@ fn cgroups(agents: &[i32]) -> Vec<String> {
     for root in roots {
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let of = |pid: &&i32| name.starts_with("medes-n") && name.split('-').nth(2) == Some(&pid.to_string());
-            if agents.iter().any(|pid| of(&pid)) {
+            let of = |pid: &i32| name.starts_with("medes-n") && name.split('-').nth(2) == Some(&pid.to_string());
+            if agents.iter().any(of) {
                 out.push(entry.path().display().to_string());
             }
         }

@@ -106,6 +106,12 @@ fn run_dir(controller: &Ends) -> PathBuf {
     PathBuf::from(format!("/dev/shm/medes-run-{}", controller.0.id()))
 }
 
+/// Ctrl-C.
+fn interrupt(controller: &Ends) {
+    let id = nix::unistd::Pid::from_raw(controller.0.id().cast_signed());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+}
+
 /// The agents of a controller, once functions run under them.
 fn agents(folder: &Path) -> Vec<i32> {
     let name = folder.display().to_string();
@@ -151,8 +157,7 @@ fn ctrl_c_leaves_nothing_and_clean_removes_what_is_left_of_all_that_was_killed()
     let mut controller = place.start();
     let folder = run_dir(&controller);
     let pids = agents(&folder);
-    let id = nix::unistd::Pid::from_raw(controller.0.id().cast_signed());
-    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    interrupt(&controller);
     assert_eq!(controller.0.wait().unwrap().code(), Some(1), "{}", fs::read_to_string(place.at("log")).unwrap());
     assert!(!folder.exists());
     nothing(&folder, &pids, |_| false);
@@ -169,6 +174,27 @@ fn ctrl_c_leaves_nothing_and_clean_removes_what_is_left_of_all_that_was_killed()
     assert!(said.contains(&folder.display().to_string()), "{said}");
     assert!(!folder.exists());
     nothing(&folder, &pids, |_| false);
+}
+
+#[test]
+fn the_controller_has_as_many_threads_as_it_is_told() {
+    if !possible("the reference's command line") {
+        return;
+    }
+    let place = Place::new(str::to_owned);
+    fs::create_dir(place.at("conf")).unwrap();
+    fs::write(place.at("conf/controller.ini"), "[policy]\npolicy = 5\n").unwrap();
+    let line = "controller 5 requests.txt --config conf --set nodes=1 --out out";
+    let log = fs::File::create(place.at("log")).unwrap();
+    let mut controller = Ends(place.medes(line).stderr(log).stdout(Stdio::null()).spawn().unwrap());
+    let tasks = format!("/proc/{}/task", controller.0.id());
+    let threads = || {
+        let all = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        all.filter_map(|t| fs::read_to_string(t.path().join("comm")).ok()).filter(|c| c.trim() == "controller").count()
+    };
+    wait_for("five threads", || threads() == 5);
+    interrupt(&controller);
+    assert_eq!(controller.0.wait().unwrap().code(), Some(1), "{}", fs::read_to_string(place.at("log")).unwrap());
 }
 
 #[test]

@@ -7,6 +7,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
@@ -42,6 +44,31 @@ pub fn record(folder: &Path, made: &Made<'_>) -> io::Result<()> {
 
 /// Where CRIU mounts a process namespace's own /proc while it dumps, in the working folder of the process.
 const PROC: &str = "proc.crtools";
+
+/// Where CRIU makes an empty folder, and how it begins, below which it puts the mounts of what it restores together; nobody else sees these.
+const ROOTS: (&str, &str) = ("/tmp", ".criu.mntns.");
+/// In a younger one a CRIU may be about to mount something.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// Removes such folders that CRIUs left which were killed at their work: empty ones in which no process has a mount.
+fn remove_roots(within: &Path) {
+    let ours = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(ROOTS.1));
+    let found: Vec<PathBuf> =
+        fs::read_dir(within).into_iter().flatten().flatten().map(|e| e.path()).filter(ours).collect();
+    let age = |p: &PathBuf| p.metadata().ok()?.modified().ok()?.elapsed().ok();
+    if found.iter().any(|p| age(p).is_some_and(|age| age < YOUNG)) {
+        thread::sleep(YOUNG);
+    }
+    for path in found {
+        let name = path.display().to_string();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mounts = processes.filter_map(|p| fs::read_to_string(p.path().join("mountinfo")).ok());
+        if !mounts.into_iter().any(|m| m.contains(&name)) {
+            // One that is not empty, or gone by now, is none of these.
+            let _ = fs::remove_dir(&path);
+        }
+    }
+}
 
 /// Removes the mount that a CRIU leaves in a sandbox's folder when it is killed at its work: every later dump would fail on it.
 pub fn unmount(folder: &Path) {
@@ -93,11 +120,17 @@ pub fn undo(folder: &Path) -> Result<(), OpError> {
 /// # Errors
 /// What cannot be removed.
 pub fn clean(run_dir: &Path) -> Result<(), OpError> {
+    let done = clean_folder(run_dir);
+    remove_roots(Path::new(ROOTS.0));
+    done
+}
+
+fn clean_folder(run_dir: &Path) -> Result<(), OpError> {
     let Ok(entries) = fs::read_dir(run_dir) else { return Ok(()) };
     for entry in entries.flatten() {
         // A folder with a record, or of folders with records: no link is followed, and nothing of a sandbox's own is looked into.
         if entry.file_type().is_ok_and(|t| t.is_dir()) && entry.path().join(MADE).exists() {
-            clean(&entry.path())?;
+            clean_folder(&entry.path())?;
         }
     }
     undo(run_dir)
@@ -107,6 +140,18 @@ pub fn clean(run_dir: &Path) -> Result<(), OpError> {
 mod tests {
     use super::*;
     use nix::mount::{MsFlags, mount};
+
+    #[test]
+    fn empty_folders_that_a_killed_criu_left_are_removed_and_no_others() {
+        let within = tempfile::tempdir().expect("a folder");
+        let [left, full, other] = [".criu.mntns.a1", ".criu.mntns.b2", "a3"].map(|n| within.path().join(n));
+        for folder in [&left, &full, &other] {
+            fs::create_dir(folder).expect("a folder");
+        }
+        fs::write(full.join("file"), "").expect("a file");
+        remove_roots(within.path());
+        assert!(!left.exists() && full.exists() && other.exists());
+    }
 
     #[test]
     fn what_a_killed_criu_mounted_goes_with_the_folder() {

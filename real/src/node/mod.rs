@@ -1,9 +1,9 @@
 //! Sandboxes of one node: processes, their checkpoints by CRIU, their memory taken away and given back.
 //!
-//! Each sandbox is a folder on tmpfs (its socket, its record, checkpoints while they are being made), a cgroup where there are any, and a process tree with a
-//! process namespace of its own: CRIU restores the ids that a process had, and in a namespace of its own they are always free, however many
-//! sandboxes the machine has. File systems, network and users are the agent's: functions here are the operator's own. A stranger's
-//! functions would want a container around each.
+//! Each sandbox is a folder on tmpfs (its socket, its record, checkpoints while they are being made), a cgroup where there are any, and a process tree with
+//! namespaces of its own for processes, mounts, IPC and host name: CRIU restores the ids that a process had, and in a namespace of its own they are always
+//! free, however many sandboxes the machine has. Files on disks, network and users are the agent's: functions here are the operator's own. A stranger's
+//! functions would want a container around each ([`runc`]).
 //!
 //! The way down: a warm sandbox is paused; [`Sandboxes::reduce`] checkpoints it to tmpfs and leaves it stopped, packs the pages, and only then ends it;
 //! whatever fails before leaves the sandbox warm. Then a process is restored up to where its memory would be filled ([`hold`]). The way up:

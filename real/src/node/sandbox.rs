@@ -22,7 +22,7 @@ use super::criu::{self, Kind, Options, Purpose};
 use super::hold::{Held, Server};
 use super::http::{self, HttpError};
 use super::journal::{self, Made};
-use super::nursery::Birth;
+use super::nursery::{self, Birth};
 use super::rebuild::rebuild;
 use super::{Node, Push, folder_of, lock, moving, process};
 use crate::ops::{Answer, Checkpointed, Give, OpError, Packed, Reduced, Restored, Unpacked};
@@ -126,7 +126,7 @@ impl Sandbox {
         command.env("OPENBLAS_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let birth = Birth {
-            own_pids: true,
+            own: Some(nursery::hidden(&node.options.run_dir)),
             own_session: true,
             still_addresses: !node.options.randomize,
             cgroups: self.group.doors().map_err(|(path, e)| OpError::io(&path, &e))?,

@@ -34,6 +34,9 @@ pub struct Options {
     /// Name of the log, in the working folder.
     #[prost(string, optional, tag = "10")]
     pub log_file: Option<String>,
+    /// Root of what is restored, where it has mounts of its own.
+    #[prost(string, optional, tag = "13")]
+    pub root: Option<String>,
     /// Working folder, a descriptor of the asking process; the socket of the page server is looked for there.
     #[prost(int32, optional, tag = "17")]
     pub work_dir_fd: Option<i32>,
@@ -49,6 +52,9 @@ pub struct Options {
     /// Largest deleted file that is kept with the images, bytes.
     #[prost(uint32, optional, tag = "35")]
     pub ghost_limit: Option<u32>,
+    /// What is not in the images: `mnt[]` for all mounts that CRIU finds at the same place outside.
+    #[prost(string, repeated, tag = "37")]
+    pub external: Vec<String>,
     /// Seconds until CRIU gives up collecting the tree.
     #[prost(uint32, optional, tag = "45")]
     pub timeout: Option<u32>,

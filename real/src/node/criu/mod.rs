@@ -119,6 +119,11 @@ impl Criu {
         options.work_dir_fd = Some(file.as_raw_fd());
         options.log_file = Some(LOG.into());
         options.log_level = options.log_level.or(Some(WARNINGS));
+        // A sandbox's mounts are the machine's, and no more is kept of them than where they are.
+        options.external = vec!["mnt[]".into()];
+        if kind == Kind::Restore {
+            options.root = Some("/".into());
+        }
         options.manage_cgroups = Some(true);
         options.manage_cgroups_mode = Some(0);
         let request = Request { kind: kind as i32, options: Some(options), features: None };
