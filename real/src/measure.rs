@@ -195,7 +195,7 @@ impl Rig {
             .max_decoding_message_size(crate::wire::MAX_MESSAGE)
             .max_encoding_message_size(crate::wire::MAX_MESSAGE);
         runtime.spawn(async move {
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
         });
         let settings = Settings { controller: address.to_string(), ..Settings::of(config) };

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::ops::{OpError, Sandboxes};
 use crate::settings::Settings;
@@ -133,9 +133,8 @@ pub async fn serve(
     let serving = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
-        .tcp_nodelay(true)
         .add_service(server)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let served = tokio::select! {
         served = serving => served.map_err(|source| AgentError::Serve { node, source }),
         () = watched.ended() => Ok(()),

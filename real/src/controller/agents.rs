@@ -8,8 +8,8 @@ use medes_engine::id::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use super::link::{Event, Events, Link, Send as ToLink};
 use super::run::TICK;
@@ -95,9 +95,8 @@ impl Cluster {
         });
         let service = tokio::spawn(async move {
             let serving = Server::builder()
-                .tcp_nodelay(true)
                 .add_service(server)
-                .serve_with_incoming(TcpListenerStream::new(listener));
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
             if let Err(e) = serving.await {
                 tracing::error!("the controller's gRPC server ended: {e}");
             }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::soon;
@@ -31,7 +32,7 @@ fn failed(what: &str, reason: impl ToString) -> OpError {
     OpError::Sandbox { what: format!("a plain restore, {what}"), reason: reason.to_string(), gone: true }
 }
 
-/// Ends a process when dropped: whatever fails meanwhile, none is left.
+/// Ends a process when dropped: whatever fails meanwhile, none is left, and its number is free for the next restore.
 struct Ended(i32);
 
 impl Drop for Ended {
@@ -39,7 +40,9 @@ impl Drop for Ended {
         // One that is gone is none the worse.
         let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
         let until = soon();
-        while Path::new(&format!("/proc/{}/exe", self.0)).read_link().is_ok() && Instant::now() < until {
+        while Path::new(&format!("/proc/{}", self.0)).exists() && Instant::now() < until {
+            // It is this program's child, or somebody else waits for it.
+            let _ = waitpid(Pid::from_raw(self.0), Some(WaitPidFlag::WNOHANG));
             thread::sleep(LOOK);
         }
     }
@@ -66,14 +69,20 @@ impl Plain {
         let ended = Ended(child.id().cast_signed());
         let done = plain.prepare(load, &code, settled, ended.0);
         drop(ended);
-        // It has ended, dumped or killed.
-        let _ = child.wait();
+        // It has ended, dumped or killed, and was waited for.
+        let _ = child.try_wait();
         done.map(|()| plain)
     }
 
     fn start(&self, options: &NodeOptions) -> std::io::Result<Child> {
-        let mut command = Command::new("setarch");
-        command.args(["-R", "setsid"]).arg(&options.python).arg(self.folder.join("runner.py")).arg(self.socket());
+        // What this program was itself given open (a shell's lock, a log) is not for CRIU to checkpoint: the shell closes it. No child of ours by
+        // way of a nursery: it would ask to die with its parent, and the restored one's parent is a CRIU that ends.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "exec setarch -R setsid \"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-", "sh"])
+            .arg(&options.python)
+            .arg(self.folder.join("runner.py"))
+            .arg(self.socket());
         command.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").env("LANG", "C.UTF-8");
         command.env("OPENBLAS_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -114,7 +123,8 @@ impl Plain {
             Ok(status) if status.success() => Ok(()),
             Ok(_) => {
                 let log = fs::read_to_string(self.folder.join("images/log")).unwrap_or_default();
-                Err(failed(verb, log.lines().last().unwrap_or("CRIU said nothing")))
+                let said: Vec<&str> = log.lines().filter(|l| l.contains("Error")).collect();
+                Err(failed(verb, if said.is_empty() { "CRIU said nothing".to_owned() } else { said.join("; ") }))
             }
             Err(e) => Err(OpError::io(&self.criu, &e)),
         }
