@@ -19,6 +19,13 @@ fn by_seed(runs: &[&CellData]) -> Vec<(u64, f64)> {
     runs.iter().map(|c| (c.summary.seed, c.summary.cold as f64)).collect()
 }
 
+/// Whether the first has more (1) or fewer (-1) cold starts, by the interval of pairs with the same seed; 0 where it does not tell.
+fn sign(subject: &[(u64, f64)], other: &[(u64, f64)]) -> i8 {
+    let ratio = paired_ratio(subject, other);
+    // No relative difference to none.
+    if ratio.n > 0 { ratio.sign() } else { paired_difference(subject, other).sign() }
+}
+
 /// The least mean of a value in a pool, with whose it is.
 fn least<'a>(grid: &Grid<'a>, pool: &Pool, value: fn(&CellData) -> f64) -> Option<(&'a str, f64)> {
     let policies = grid.policies.iter().copied().filter(|p| *p != BOUND);
@@ -33,7 +40,8 @@ pub fn standing(cells: &[CellData]) -> (TextTable, Vec<String>) {
     let mut head = vec!["pool".to_owned(), "fewest cold starts".to_owned(), "lowest 99th percentile start".to_owned()];
     head.extend(rivals.iter().map(|r| format!("{SUBJECT} against {r}")));
     head.push(format!("{BOUND}: at least"));
-    let signed = |v: f64| format!("{v:+.0}").replace('-', "\u{2212}");
+    // Adding zero takes the sign from what is rounded to none.
+    let signed = |v: f64| format!("{:+.0}", v.round() + 0.0).replace('-', "\u{2212}");
     let row = |pool: &Pool| {
         let subject = by_seed(&grid.runs(SUBJECT, pool));
         let fewest = least(&grid, pool, |c| c.summary.cold as f64);
@@ -70,6 +78,7 @@ pub fn standing(cells: &[CellData]) -> (TextTable, Vec<String>) {
     notes.extend(beaten(&grid, "cold starts", |c| c.summary.cold as f64));
     notes.extend(beaten(&grid, "99th percentile start", |c| c.summary.start_p99_ms));
     notes.extend(worst(&grid, &rivals));
+    notes.extend(dropped(&grid));
     (table, notes)
 }
 
@@ -77,9 +86,9 @@ pub fn standing(cells: &[CellData]) -> (TextTable, Vec<String>) {
 fn against(grid: &Grid<'_>, rival: &str) -> Option<String> {
     let mut at: [Vec<&str>; 3] = Default::default();
     for pool in &grid.pools {
-        let difference = paired_difference(&by_seed(&grid.runs(SUBJECT, pool)), &by_seed(&grid.runs(rival, pool)));
-        if difference.n > 0 {
-            at[(difference.sign() + 1) as usize].push(&pool.label);
+        let (subject, other) = (by_seed(&grid.runs(SUBJECT, pool)), by_seed(&grid.runs(rival, pool)));
+        if paired_difference(&subject, &other).n > 0 {
+            at[(sign(&subject, &other) + 1) as usize].push(&pool.label);
         }
     }
     let words = ["fewer", "no difference that the seeds show", "more"];
@@ -135,7 +144,7 @@ fn worst(grid: &Grid<'_>, rivals: &[&str]) -> Option<String> {
         for rival in rivals {
             let other = by_seed(&grid.runs(rival, pool));
             let mean = paired_ratio(&subject, &other).mean;
-            if paired_difference(&subject, &other).sign() > 0 && most.is_none_or(|m| mean > m.0) {
+            if sign(&subject, &other) > 0 && most.is_none_or(|m| mean > m.0) {
                 most = Some((mean, pool, rival));
             }
         }
@@ -165,6 +174,23 @@ fn worst(grid: &Grid<'_>, rivals: &[&str]) -> Option<String> {
         idle(&other),
         evicted(&other),
     ))
+}
+
+/// In which pools so many requests were dropped that cold starts do not tell who is better.
+fn dropped(grid: &Grid<'_>) -> Option<String> {
+    let share = |c: &CellData| (c.summary.dropped + c.summary.failed) as f64 / (c.summary.requests as f64).max(1.0);
+    let many = |pool: &&Pool| {
+        let policies = grid.policies.iter().filter(|p| **p != BOUND);
+        policies.map(|p| estimate(&grid.runs(p, pool), share).mean).any(|dropped| dropped > 1e-3)
+    };
+    let pools: Vec<&str> = grid.pools.iter().filter(many).map(|p| p.label.as_str()).collect();
+    (!pools.is_empty()).then(|| {
+        format!(
+            "In {} more than one request in a thousand was dropped under some policy. A dropped request is no cold start: fewer of them \
+             are no gain there, and may be fewer than the bound.",
+            listed(&pools)
+        )
+    })
 }
 
 /// Both experiments in one picture each of latency and of cold starts.
@@ -237,6 +263,12 @@ mod tests {
         ] {
             assert!(all.contains(part), "{part} not in {all}");
         }
+        assert!(!all.contains("was dropped"), "{all}");
+        let mut full = cells();
+        full[0].summary.requests = 10;
+        full[0].summary.dropped = 1;
+        let said = standing(&full).1.join("\n");
+        assert!(said.contains("In 1 GB more than one request in a thousand was dropped"), "{said}");
         let ahead: Vec<CellData> = cells().into_iter().filter(|c| c.summary.memcap_mb == 1000.0).collect();
         let all = standing(&ahead).1.join("\n");
         assert!(all.contains("none of 1 points") && !all.contains("loses"), "{all}");

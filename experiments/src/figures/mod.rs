@@ -152,10 +152,14 @@ pub fn run(args: &FiguresArgs, out: &Output) -> anyhow::Result<()> {
 fn measured(args: &FiguresArgs, chosen: &[Spec], out: &Output) -> anyhow::Result<Option<Sandboxes>> {
     let wanted = chosen.iter().any(|s| s.figure.kind.of_sandboxes() || s.figure.kind == Kind::KeepAliveMemory);
     let Some(dumps) = &args.dumps else { return wanted.then(Sandboxes::shipped).transpose() };
-    let set = Sandboxes::measure(dumps, &|line| out.say(line))?;
+    let mut set = Sandboxes::measure(dumps, &|line| out.say(line))?;
     if let Some(file) = &args.keep {
         set.keep(file)?;
         out.say(format!("wrote {}", file.display()));
+    }
+    if set.borrow_starts()? {
+        let d = dumps.display();
+        out.say(format!("no start times in {d}/starts.csv: those of config/sandboxes.toml stand in; scripts/measure-starts {d} measures them"));
     }
     Ok(Some(set))
 }

@@ -9,6 +9,9 @@ use medes_plots::stats::paired_ratio;
 /// The policy whose parameters are swept.
 const SUBJECT: &str = "medes";
 
+/// A swept parameter: its name, its first value, and the runs at each value.
+type Swept<'a> = (String, String, Vec<(String, Vec<&'a CellData>)>);
+
 /// The pool that most cells are of: that in which parameters are swept.
 fn main_pool<'g>(grid: &'g Grid<'_>) -> Option<&'g Pool> {
     grid.pools.iter().max_by_key(|p| grid.cells.iter().filter(|c| p.is_of(c)).count())
@@ -30,7 +33,7 @@ fn range(means: &[(String, f64)], text: fn(f64) -> String) -> String {
 pub fn table(cells: &[CellData]) -> Option<TextTable> {
     let grid = Grid::new(cells);
     let pool = main_pool(&grid)?;
-    let mut settings: Vec<(String, String, Vec<(String, Vec<&CellData>)>)> = Vec::new();
+    let mut settings: Vec<Swept<'_>> = Vec::new();
     for p in &grid.parameters {
         let runs = p.values.iter().map(|v| (v.clone(), grid.runs_with(SUBJECT, pool, &[(&p.name, v)])));
         settings.push((p.name.clone(), p.first.clone(), runs.filter(|r| !r.1.is_empty()).collect()));
