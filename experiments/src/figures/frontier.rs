@@ -26,6 +26,11 @@ fn sign(subject: &[(u64, f64)], other: &[(u64, f64)]) -> i8 {
     if ratio.n > 0 { ratio.sign() } else { paired_difference(subject, other).sign() }
 }
 
+/// A policy's name within a sentence, in quotes where it has a comma of its own.
+fn named(policy: &str) -> String {
+    if policy.contains(',') { format!("'{policy}'") } else { policy.to_owned() }
+}
+
 /// The least mean of a value in a pool, with whose it is.
 fn least<'a>(grid: &Grid<'a>, pool: &Pool, value: fn(&CellData) -> f64) -> Option<(&'a str, f64)> {
     let policies = grid.policies.iter().copied().filter(|p| *p != BOUND);
@@ -75,7 +80,7 @@ pub fn standing(cells: &[CellData]) -> (TextTable, Vec<String>) {
         rows: grid.pools.iter().map(row).collect(),
     };
     let mut notes: Vec<String> = rivals.iter().filter_map(|rival| against(&grid, rival)).collect();
-    notes.extend(beaten(&grid, "cold starts", |c| c.summary.cold as f64));
+    notes.extend(beaten(&grid, "Cold starts", |c| c.summary.cold as f64));
     notes.extend(beaten(&grid, "99th percentile start", |c| c.summary.start_p99_ms));
     notes.extend(worst(&grid, &rivals));
     notes.extend(dropped(&grid));
@@ -97,7 +102,7 @@ fn against(grid: &Grid<'_>, rival: &str) -> Option<String> {
         .filter(|i: &usize| !at[*i].is_empty())
         .map(|i| format!("{} in {}", words[i], listed(&at[i])))
         .collect();
-    (!parts.is_empty()).then(|| format!("Cold starts of {SUBJECT} against {rival}: {}.", parts.join("; ")))
+    (!parts.is_empty()).then(|| format!("Cold starts of {SUBJECT} against {}: {}.", named(rival), parts.join("; ")))
 }
 
 /// How many points of `medes` another policy beats: less of the value with no more memory.
@@ -107,7 +112,7 @@ fn beaten(grid: &Grid<'_>, words: &str, value: fn(&CellData) -> f64) -> Option<S
         (estimate(&runs, |c| c.summary.mean_memory_mb).mean, estimate(&runs, value).mean)
     };
     let (mut points, mut lost) = (0, 0);
-    let mut by: Vec<&str> = Vec::new();
+    let mut by: Vec<String> = Vec::new();
     for pool in &grid.pools {
         let (memory, mine) = point(SUBJECT, pool);
         if !memory.is_finite() || !mine.is_finite() {
@@ -118,7 +123,8 @@ fn beaten(grid: &Grid<'_>, words: &str, value: fn(&CellData) -> f64) -> Option<S
         for rival in grid.policies.iter().filter(|p| **p != BOUND && !p.starts_with(SUBJECT)) {
             let better = grid.pools.iter().map(|p| point(rival, p)).any(|(m, v)| m <= memory && v < mine);
             any |= better;
-            if better && !by.contains(rival) {
+            let rival = named(rival);
+            if better && !by.contains(&rival) {
                 by.push(rival);
             }
         }
@@ -131,7 +137,7 @@ fn beaten(grid: &Grid<'_>, words: &str, value: fn(&CellData) -> f64) -> Option<S
         0 => format!("{words}: none of {points} points of {SUBJECT} is beaten: no rival has less with no more memory."),
         _ => format!(
             "{words}: {lost} of {points} points of {SUBJECT} are beaten: a rival has less with no more memory ({}).",
-            listed(&by)
+            listed(&by.iter().map(String::as_str).collect::<Vec<_>>())
         ),
     })
 }
@@ -152,7 +158,11 @@ fn worst(grid: &Grid<'_>, rivals: &[&str]) -> Option<String> {
     let (more, pool, rival) = most?;
     let (mine, other) = (grid.runs(SUBJECT, pool), grid.runs(rival, pool));
     let cold = |runs: &[&CellData]| count(estimate(runs, |c| c.summary.cold as f64).mean);
-    let evicted = |runs: &[&CellData]| count(estimate(runs, |c| c.summary.evictions as f64).mean);
+    let gone = |runs: &[&CellData]| {
+        let values: [fn(&CellData) -> f64; 2] = [|c| c.summary.evictions as f64, |c| c.summary.purged as f64];
+        let [evicted, removed] = values.map(|v| count(estimate(runs, v).mean));
+        format!("lost {evicted} a run to others' need of memory and {removed} to its own policy")
+    };
     let idle = |runs: &[&CellData]| {
         format!(
             "{} warm, {} base and {} reduced sandboxes",
@@ -161,18 +171,24 @@ fn worst(grid: &Grid<'_>, rivals: &[&str]) -> Option<String> {
             short(stood(runs, |s| s.dedup))
         )
     };
+    let rival = named(rival);
+    let bases = match stood(&mine, |s| s.base) {
+        b if b >= 0.05 => {
+            format!(" Each base of {SUBJECT} has its dump in memory beside its own: room for fewer idle sandboxes.")
+        }
+        _ => String::new(),
+    };
     Some(format!(
         "{SUBJECT} loses most in the pool of {}: {} cold starts against {} of {rival}, {:.0} % more. There {SUBJECT} held on average {} \
-         idle and evicted {} a run, {rival} held {} and evicted {}. A base has its dump in memory beside its own, and what is \
-         evicted for that is cold the next time.",
+         idle and {}; {rival} held {} and {}.{bases}",
         pool.label,
         cold(&mine),
         cold(&other),
         100.0 * more,
         idle(&mine),
-        evicted(&mine),
+        gone(&mine),
         idle(&other),
-        evicted(&other),
+        gone(&other),
     ))
 }
 
@@ -258,7 +274,7 @@ mod tests {
         let all = notes.join("\n");
         for part in [
             "against fixed: more in 2 GB; fewer in 1 GB.",
-            "cold starts: 1 of 2 points of medes are beaten: a rival has less with no more memory (fixed).",
+            "Cold starts: 1 of 2 points of medes are beaten: a rival has less with no more memory (fixed).",
             "loses most in the pool of 2 GB: 40 cold starts against 20 of fixed, 100 % more.",
         ] {
             assert!(all.contains(part), "{part} not in {all}");
