@@ -45,8 +45,10 @@ pub fn standing(cells: &[CellData]) -> (TextTable, Vec<String>) {
     let mut head = vec!["pool".to_owned(), "fewest cold starts".to_owned(), "lowest 99th percentile start".to_owned()];
     head.extend(rivals.iter().map(|r| format!("{SUBJECT} against {r}")));
     head.push(format!("{BOUND}: at least"));
-    // Adding zero takes the sign from what is rounded to none.
-    let signed = |v: f64| format!("{:+.0}", v.round() + 0.0).replace('-', "\u{2212}");
+    let signed = |v: f64| match format!("{v:+.0}") {
+        none if none == "-0" => "+0".to_owned(),
+        text => text.replace('-', "\u{2212}"),
+    };
     let row = |pool: &Pool| {
         let subject = by_seed(&grid.runs(SUBJECT, pool));
         let fewest = least(&grid, pool, |c| c.summary.cold as f64);
