@@ -16,7 +16,7 @@ use medes_engine::dedup::fingerprint::{CHUNK, Fingerprinter, HashKind, STEP, Sam
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::index::{Index, PageRef};
 use medes_engine::dedup::layout::{Alignment, Layout};
-use medes_engine::dedup::pack::{BaseSet, Choose, Coding, Options, pack};
+use medes_engine::dedup::pack::{BUDGET_NS, BaseSet, Choose, Coding, Options, pack};
 use medes_engine::dedup::patch::{Codecs, Method};
 use medes_engine::dedup::unpack::{LocalBases, unpack};
 use medes_engine::dedup::{Page, ZERO_PAGE, checksum, zero};
@@ -240,8 +240,9 @@ fn whole_images(c: &mut Criterion) {
         for coding in [
             Coding::One(Method::ByteDiff),
             Coding::Auto { budget_ns: Some(0) },
-            Coding::Auto { budget_ns: Some(2_000) },
+            Coding::Auto { budget_ns: Some(BUDGET_NS) },
             Coding::Auto { budget_ns: None },
+            Coding::One(Method::ZstdPrefix),
             Coding::One(Method::Xdelta3),
             Coding::One(Method::Zstd),
             Coding::One(Method::Lz4),
