@@ -11,29 +11,11 @@ use crate::placement;
 use crate::policy;
 use crate::units::{Bytes, Duration};
 
+mod choices;
 mod near;
 
+pub use choices::{Constraint, DedupScope};
 pub use near::{edit_distance, nearest};
-
-/// Which of the policy's two constraints holds (Medes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Constraint {
-    /// Least memory with bounded start latency.
-    Latency,
-    /// Least latency within a memory budget.
-    Memory,
-}
-
-/// Whose pages a sandbox may be patched against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DedupScope {
-    /// Bases of the same function.
-    Function,
-    /// Bases of functions of the same owner.
-    Owner,
-    /// Any base.
-    Cluster,
-}
 
 /// The checked parameters of one run.
 #[derive(Clone, Debug, PartialEq)]

@@ -423,17 +423,14 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     #[inline]
     fn slowed(&self, node: NodeId, time: Duration) -> Duration {
         let config = &self.setup.config;
-        if config.cores == 0 {
-            return time;
-        }
-        let (cores, busy) = match config.shared_cores {
-            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum::<u32>() + 1),
-            false => (config.cores, self.busy[node.index()] + 1),
+        let (cores, others) = match config.shared_cores {
+            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum()),
+            false => (config.cores, self.busy[node.index()]),
         };
-        if busy <= cores {
+        if cores == 0 || others < cores {
             return time;
         }
-        Duration::from_micros((time.as_micros() as f64 * f64::from(busy) / f64::from(cores)).round() as u64)
+        Duration::from_micros((time.as_micros() as f64 * f64::from(others + 1) / f64::from(cores)).round() as u64)
     }
 
     #[inline]
