@@ -424,7 +424,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     fn slowed(&self, node: NodeId, time: Duration) -> Duration {
         let config = &self.setup.config;
         let (cores, others) = match config.shared_cores {
-            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum()),
+            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum::<u32>()),
             false => (config.cores, self.busy[node.index()]),
         };
         if cores == 0 || others < cores {
