@@ -56,4 +56,5 @@ fn analyze_and_sweep_print_json() {
     assert!(!place.json("dedup sweep b.mem --base a.mem --json").is_null());
     let said = place.ends(2, "dedup analyze nowhere");
     assert!(said.err.contains("nowhere"), "{}", said.err);
+    assert_eq!(said.err.matches("No such file").count(), 1, "{}", said.err);
 }
