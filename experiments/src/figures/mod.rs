@@ -159,7 +159,7 @@ fn measured(args: &FiguresArgs, chosen: &[Spec], out: &Output) -> anyhow::Result
     }
     if set.borrow_starts()? {
         let d = dumps.display();
-        out.say(format!("no start times in {d}/starts.csv: those of config/sandboxes.toml stand in; scripts/measure-starts {d} measures them"));
+        out.say(format!("no start times in {d}/starts.csv: those of config/sandboxes.toml stand in; medes measure --starts {d}/starts.csv measures them"));
     }
     Ok(Some(set))
 }
