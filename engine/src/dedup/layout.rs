@@ -267,47 +267,31 @@ impl Relocation {
         }
     }
 
-    /// Eight words at a time, all those at once that the same shift moves: pointers side by side lead to one or two places.
+    /// Eight words at a time are looked at; those that may be pointers are shifted one by one, which do not wait for each other.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn apply_avx2(&self, page: &mut Page, recent: &mut Recent) {
         use std::arch::x86_64::{
-            __m256i, _mm256_add_epi64, _mm256_and_si256, _mm256_castsi256_pd, _mm256_cmpgt_epi64, _mm256_loadu_si256,
-            _mm256_movemask_pd, _mm256_set1_epi64x, _mm256_storeu_si256, _mm256_sub_epi64,
+            _mm256_castsi256_pd, _mm256_cmpgt_epi64, _mm256_loadu_si256, _mm256_movemask_pd, _mm256_set1_epi64x,
+            _mm256_sub_epi64,
         };
         // Comparisons are of signed numbers: `x < n` of unsigned ones is `x - MIN < n - MIN` of these.
         let all = |n: u64| _mm256_set1_epi64x(n.cast_signed());
-        let inside = |words: __m256i, start: u64, width: u64| {
-            let from = all(start.wrapping_add(1 << 63));
-            _mm256_cmpgt_epi64(all(width ^ 1 << 63), _mm256_sub_epi64(words, from))
-        };
-        let bits = |mask: __m256i| _mm256_movemask_pd(_mm256_castsi256_pd(mask)).cast_unsigned();
-        let width = self.high - self.low;
+        let (low, width) = (all(self.low.wrapping_add(1 << 63)), all((self.high - self.low) ^ 1 << 63));
         for block in page.as_chunks_mut::<64>().0 {
-            let (low, high) = block.split_at_mut(32);
-            // SAFETY: both halves are 32 bytes long, and the load asks for no alignment.
-            let words = unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] };
-            let mut left = bits(inside(words[0], self.low, width)) | bits(inside(words[1], self.low, width)) << 4;
-            if left == 0 {
-                continue;
-            }
-            let mut moved = words;
+            let inside = |half: &[u8]| {
+                // SAFETY: both halves are 32 bytes long, and the load asks for no alignment.
+                let words = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
+                let is = _mm256_cmpgt_epi64(width, _mm256_sub_epi64(words, low));
+                _mm256_movemask_pd(_mm256_castsi256_pd(is)).cast_unsigned()
+            };
+            let mut left = inside(&block[..32]) | inside(&block[32..]) << 4;
+            let words = block.as_chunks_mut::<8>().0;
             while left != 0 {
-                let at = left.trailing_zeros() as usize % 8;
-                let half = if at < 4 { &low[..] } else { &high[..] };
-                let word = half.as_chunks::<8>().0.get(at % 4).map_or(0, |w| u64::from_le_bytes(*w));
-                let shift = recent.find(self, word);
-                let (start, width) = (shift.start, shift.end - shift.start);
-                let masks = [inside(words[0], start, width), inside(words[1], start, width)];
-                moved[0] = _mm256_add_epi64(moved[0], _mm256_and_si256(masks[0], all(shift.delta)));
-                moved[1] = _mm256_add_epi64(moved[1], _mm256_and_si256(masks[1], all(shift.delta)));
-                // The word's own bit as well, so that this ends.
-                left &= !(bits(masks[0]) | bits(masks[1]) << 4 | 1 << at);
-            }
-            // SAFETY: as for the loads.
-            unsafe {
-                _mm256_storeu_si256(low.as_mut_ptr().cast(), moved[0]);
-                _mm256_storeu_si256(high.as_mut_ptr().cast(), moved[1]);
+                let bytes = &mut words[left.trailing_zeros() as usize % 8];
+                left &= left - 1;
+                let word = u64::from_le_bytes(*bytes);
+                *bytes = word.wrapping_add(recent.find(self, word).delta).to_le_bytes();
             }
         }
     }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::DerefMut;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -422,9 +422,24 @@ fn first_error<E: Send>(
     errors.into_iter().min_by_key(|(i, _)| *i).map_or(Ok(()), |(_, e)| Err(e))
 }
 
+/// What an unpacking made, removed again unless it was finished.
+struct Unfinished {
+    /// In the order in which they were made.
+    made: Vec<PathBuf>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for path in self.made.iter().rev() {
+            // What cannot be removed now is reported by nobody: the error that led here says more.
+            let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        }
+    }
+}
+
 /// Writes the checkpoint back into a new or empty folder, byte for byte: its pages files, its other files, its link
-/// to a parent. A plain file of pages becomes the file `to` itself. On an error what was written so far stays and is
-/// not to be used.
+/// to a parent. A plain file of pages becomes the file `to` itself. On an error what was written is removed again. The files
+/// without which CRIU restores nothing come last, so that what a killed process leaves is no checkpoint.
 ///
 /// # Errors
 /// As [`unpack`], and what the system refuses.
@@ -434,9 +449,13 @@ pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to
         move |source| UnpackError::Io { path, source }
     };
     let manifest = file.manifest();
+    let mut unfinished = Unfinished { made: Vec::new() };
     if !manifest.raw {
+        let is_new = !to.exists();
         fs::create_dir_all(to).map_err(io(to))?;
-        if fs::read_dir(to).map_err(io(to))?.next().is_some() {
+        if is_new {
+            unfinished.made.push(to.to_path_buf());
+        } else if fs::read_dir(to).map_err(io(to))?.next().is_some() {
             let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the folder is not empty; give a new one");
             return Err(UnpackError::Io { path: to.display().to_string(), source });
         }
@@ -446,6 +465,7 @@ pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to
     for f in &manifest.files {
         let path = if manifest.raw { to.to_path_buf() } else { to.join(&f.name) };
         let output = File::create_new(&path).map_err(io(&path))?;
+        unfinished.made.push(path.clone());
         output.set_len(f.pages.saturating_mul(PAGE_BYTES as u64)).map_err(io(&path))?;
         outputs.push((first, first + f.pages, output, path));
         first += f.pages;
@@ -461,17 +481,18 @@ pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to
         }
         Ok(())
     })?;
-    if manifest.raw {
-        return Ok(());
+    if !manifest.raw {
+        for a in &manifest.attachments {
+            let path = to.join(&a.name);
+            unfinished.made.push(path.clone());
+            fs::write(&path, &a.bytes).map_err(io(&path))?;
+        }
+        if let Some(link) = &manifest.parent {
+            use std::os::unix::ffi::OsStrExt;
+            let path = to.join("parent");
+            std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(link), &path).map_err(io(&path))?;
+        }
     }
-    for a in &manifest.attachments {
-        let path = to.join(&a.name);
-        fs::write(&path, &a.bytes).map_err(io(&path))?;
-    }
-    if let Some(link) = &manifest.parent {
-        use std::os::unix::ffi::OsStrExt;
-        let path = to.join("parent");
-        std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(link), &path).map_err(io(&path))?;
-    }
+    unfinished.made.clear();
     Ok(())
 }

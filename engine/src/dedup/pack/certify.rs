@@ -11,7 +11,7 @@
 
 use std::cmp::Reverse;
 
-use super::draft::BlockOut;
+use super::draft::{BlockOut, Draft};
 use super::each_with;
 use super::encode::Encoder;
 use crate::dedup::Page;
@@ -117,10 +117,10 @@ fn prove(method: Method, pool: &mut [Encoder<'_>], blocks: &mut [BlockOut], marg
         next = end;
         let results = each_with(pool, step.len(), |encoder, i| {
             let job = &step[i];
-            let size = encoder.attempt((job.block * BLOCK + job.at) as u64, job.base, method);
             // Only what is smaller is needed.
-            let draft = job.draft.and_then(|d| blocks[job.block].drafts.get(d));
-            let patch = if draft.is_some_and(|d| size < d.size()) { encoder.tried().to_vec() } else { Vec::new() };
+            let than = job.draft.and_then(|d| blocks[job.block].drafts.get(d)).map_or(0, Draft::size);
+            let size = encoder.attempt((job.block * BLOCK + job.at) as u64, job.base, method, than);
+            let patch = if size < than { encoder.tried().to_vec() } else { Vec::new() };
             (size, patch)
         });
         for (job, (size, patch)) in step.iter().zip(results) {

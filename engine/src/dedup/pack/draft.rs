@@ -136,7 +136,7 @@ impl Encoder<'_> {
                     };
                     *purse = left;
                 }
-                let size = self.attempt(page, draft.base, method);
+                let size = self.attempt(page, draft.base, method, size);
                 draft.note(method, size, self.tried(), &mut out.scratch);
             }
         }

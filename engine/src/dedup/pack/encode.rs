@@ -11,7 +11,7 @@ use crate::dedup::image::Image;
 use crate::dedup::index::PageRef;
 use crate::dedup::layout::{Alignment, Layout, Recent};
 use crate::dedup::patch::bytediff::{Differ, Distance};
-use crate::dedup::patch::{Codecs, Method};
+use crate::dedup::patch::{Codecs, Method, Sizer};
 use crate::dedup::{Page, ZERO_PAGE, checksum, vector, zero};
 use crate::units::PAGE_BYTES;
 
@@ -113,6 +113,7 @@ pub(super) struct Encoder<'a> {
     options: &'a Options,
     searcher: Searcher<'a>,
     codecs: Codecs,
+    sizer: Sizer,
     differ: Differ,
     trial: Vec<u8>,
     /// Memory of relocated pages that are not in use.
@@ -162,6 +163,7 @@ impl<'a> Encoder<'a> {
             options,
             searcher: Searcher::new(bases, options),
             codecs: Codecs::default(),
+            sizer: Sizer::default(),
             differ: Differ::default(),
             trial: Vec::new(),
             spare: Vec::new(),
@@ -265,19 +267,24 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes a page of the image by a method, against a base page if that needs one. Gives what the page takes by this method alone;
-    /// if that is less than a page, the patch is [`Self::tried`].
-    pub(super) fn attempt(&mut self, n: u64, base: Option<(u32, u32)>, method: Method) -> usize {
+    /// if that is less than `than`, the patch is [`Self::tried`].
+    pub(super) fn attempt(&mut self, n: u64, base: Option<(u32, u32)>, method: Method, than: usize) -> usize {
         self.trial.clear();
         let Some(page) = self.image.page(n) else { return PAGE_BYTES };
         let chosen = base.filter(|_| method.needs_base()).and_then(|(b, n)| self.relocated(b as usize, n));
-        let mut trial = std::mem::take(&mut self.trial);
+        let base = chosen.as_ref().map(Chosen::page);
         let limit = self.limit(method);
-        let fits = self.codecs.encode(method, page, chosen.as_ref().map(Chosen::page), limit, &mut trial);
-        self.trial = trial;
+        // xdelta3 is slow: it writes only what is used.
+        let counted = base.filter(|_| method == Method::Xdelta3).map(|base| self.sizer.size(page, base));
+        let size = match counted {
+            Some(size) if size >= than.min(limit) => size,
+            _ if self.codecs.encode(method, page, base, limit, &mut self.trial) => self.trial.len(),
+            _ => PAGE_BYTES,
+        };
         if let Some(chosen) = chosen {
             self.give_back(chosen);
         }
-        if fits { self.trial.len() } else { PAGE_BYTES }
+        if size < limit { size } else { PAGE_BYTES }
     }
 
     /// A page of the image.

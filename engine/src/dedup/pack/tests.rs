@@ -297,6 +297,19 @@ fn a_whole_checkpoint_comes_back_byte_for_byte() {
     assert!(
         unpack_to(&file, &LocalBases::new(&[]), 2, &dir.join("out")).unwrap_err().to_string().contains("not empty")
     );
+    // What cannot be finished leaves nothing: a flipped bit in the last page's patch is found after all others were written.
+    let mut damaged = packed.file.clone();
+    let block = *file.manifest().blocks.last().unwrap();
+    damaged[block.offset as usize + (block.table + block.patches) as usize - 1] ^= 1;
+    let damaged = DedupFile::open("f", &damaged).unwrap();
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    for (to, stays) in [("failed", false), ("empty", true)] {
+        let to = dir.join(to);
+        let error = unpack_to(&damaged, &LocalBases::new(&[]), 2, &to).unwrap_err().to_string();
+        assert!(error.contains("f, page 127"), "{error}");
+        assert_eq!(to.exists(), stays);
+        assert!(!stays || std::fs::read_dir(&to).unwrap().next().is_none());
+    }
     // A plain file of pages is one again.
     let raw = Image::raw("raw", Blob::Owned(Arc::new(noise(1).to_vec()))).unwrap();
     let packed = pack(&raw, &set, &Options::default()).unwrap();

@@ -75,6 +75,23 @@ proptest! {
         }
     }
 
+    /// Sizes are those of the library, to the byte.
+    #[test]
+    fn xdelta3_is_counted_as_it_writes((page, base) in pair(), words in proptest::collection::vec((0usize..512, 0u64..6), 0..200)) {
+        let mut page = page;
+        // Words that look alike, as memory has them: many short matches that overlap.
+        for (at, word) in words {
+            page[8 * at..8 * at + 8].copy_from_slice(&(0x7f00_1234_5000 + word * 0x101).to_le_bytes());
+        }
+        let (mut out, mut sizer) = (Vec::new(), Sizer::default());
+        for (page, base) in [(&page, &base), (&base, &page), (&page, &ZERO_PAGE), (&page, &noise(7))] {
+            out.clear();
+            let fits = Codecs::default().encode(Method::Xdelta3, page, Some(base), usize::MAX, &mut out);
+            let size = sizer.size(page, base);
+            prop_assert_eq!(size, if fits { out.len() } else { size.max(PAGE_BYTES + 1) });
+        }
+    }
+
     #[test]
     fn vector_and_portable_code_agree((page, base) in pair()) {
         let (mut a, mut b) = (Vec::new(), Vec::new());

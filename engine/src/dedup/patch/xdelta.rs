@@ -2,11 +2,15 @@
 //!
 //! VCDIFF at compression level 1, without its own checksum (the dedup file has one) and without a secondary compressor.
 
+mod size;
+
 use std::ffi::c_int;
 
 use super::{Codec, DecodeError, Method};
 use crate::dedup::Page;
 use crate::units::PAGE_BYTES;
+
+pub(in crate::dedup) use size::Sizer;
 
 /// `XD3_COMPLEVEL_1`.
 const LEVEL_1: c_int = 1 << 20;
