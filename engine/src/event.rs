@@ -75,6 +75,13 @@ pub enum Input {
         /// Measured.
         used: Bytes,
     },
+    /// One node cannot read the bases of another any more, though both may be there.
+    BasesLost {
+        /// Who cannot read.
+        reader: NodeId,
+        /// Whose bases.
+        owner: NodeId,
+    },
     /// A node is gone with all its sandboxes.
     NodeLost {
         /// The node.

@@ -83,3 +83,14 @@ pub enum TransportKind {
     /// One-sided, over RDMA devices.
     Verbs,
 }
+
+impl TransportKind {
+    /// As experiment files write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
+        }
+    }
+}

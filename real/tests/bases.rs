@@ -59,7 +59,7 @@ fn cluster(secrets: &[&str]) -> Cluster {
     let start = |(n, (listener, secret)): (u32, (TcpListener, &&str))| {
         let settings =
             Settings { peer_timeout: Duration::from_millis(500), ..Settings::new(peers.clone(), Secret::new(secret)) };
-        Arc::new(Tcp::start(NodeId(n), listener, settings).expect("threads"))
+        Arc::new(Tcp::start(NodeId(n), listener, settings).expect("threads").0)
     };
     let transports: Vec<_> = (0..).zip(listeners.into_iter().zip(secrets)).map(start).collect();
     let agent = |(n, t): (u32, &Arc<Tcp>)| ClusterBases::new(NodeId(n), t.clone(), index.clone(), pack_settings());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use medes_engine::config::Config;
 use medes_engine::event::Method;
-use medes_engine::id::{FunctionId, RequestId, SandboxId};
+use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::policy::FunctionSpec;
 use medes_engine::record::{Outcome as Ended, RequestRecord};
 use medes_engine::units::{Bytes, Duration as Span, Instant as At};
@@ -19,18 +19,20 @@ use medes_real::controller::{Arrival, Deadlines, Outcome, Plan, RunError, run};
 use medes_real::load::Load;
 use medes_real::ops::{Answer, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
 use medes_real::settings::Settings;
-use medes_real::transport::Secret;
+use medes_real::transport::{PeerEvent, Secret};
 use medes_real::wire::agent_client::AgentClient;
 use medes_real::wire::{Hello, MAX_MESSAGE, Order, OrderKind, PROTOCOL, StepKind};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
 use tonic::transport::Endpoint;
 
-/// Sandboxes that answer at once; `mapreduce` never, `linalg` wrongly, `authenc` too much.
+/// Sandboxes that answer at once; `mapreduce` never, `linalg` wrongly, `authenc` too much. All that are reduced need pages of `bases`.
 #[derive(Default)]
 struct Pretend {
     there: Arc<Mutex<BTreeMap<SandboxId, String>>>,
     runs: Arc<AtomicU32>,
+    bases: Arc<Mutex<Vec<SandboxId>>>,
+    reduced: Arc<AtomicU32>,
 }
 
 impl Sandboxes for Pretend {
@@ -58,12 +60,14 @@ impl Sandboxes for Pretend {
         Ok(Answer { status: 200, body: body.into(), wake: Duration::ZERO, run: Duration::from_millis(5) })
     }
 
-    fn checkpoint(&self, _: SandboxId, _: Instant) -> Result<Checkpointed, OpError> {
+    fn checkpoint(&self, id: SandboxId, _: Instant) -> Result<Checkpointed, OpError> {
+        self.bases.lock().unwrap().push(id);
         Ok(Checkpointed { dump: Bytes::from_mb(5.0), ..Checkpointed::default() })
     }
 
     fn reduce(&self, _: SandboxId, _: Method, _: bool, _: Instant) -> Result<Reduced, OpError> {
-        Ok(Reduced { stored: Bytes::from_mb(1.0), ..Reduced::default() })
+        self.reduced.fetch_add(1, Ordering::Relaxed);
+        Ok(Reduced { stored: Bytes::from_mb(1.0), bases: self.bases.lock().unwrap().clone(), ..Reduced::default() })
     }
 
     fn restore(&self, _: SandboxId, _: Instant) -> Result<Restored, OpError> {
@@ -87,6 +91,9 @@ struct Agent {
     address: SocketAddr,
     runs: Arc<AtomicU32>,
     there: Arc<Mutex<BTreeMap<SandboxId, String>>>,
+    reduced: Arc<AtomicU32>,
+    /// Where its transport would say what it sees of other agents.
+    peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -97,26 +104,35 @@ impl Agent {
     }
 
     fn with(config: AgentConfig) -> Self {
+        Self::sharing(config, Arc::default())
+    }
+
+    /// One that knows the bases of others.
+    fn sharing(config: AgentConfig, bases: Arc<Mutex<Vec<SandboxId>>>) -> Self {
         let node = config.node;
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         let runs = Arc::new(AtomicU32::new(0));
         let there: Arc<Mutex<BTreeMap<SandboxId, String>>> = Arc::default();
-        let (counted, made) = (runs.clone(), there.clone());
+        let reduced: Arc<AtomicU32> = Arc::default();
+        let peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>> = Arc::default();
+        let (counted, made, reductions, seen) = (runs.clone(), there.clone(), reduced.clone(), peers.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let begin = move |_: &Settings, _: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
-                    Ok(Arc::new(Pretend { runs: counted.clone(), there: made.clone() }))
+                let begin = move |_: &Settings, link: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
+                    *seen.lock().unwrap() = Some(link.peers);
+                    let (runs, there) = (counted.clone(), made.clone());
+                    Ok(Arc::new(Pretend { runs, there, bases: bases.clone(), reduced: reductions.clone() }))
                 };
                 let stopped = async { drop(stopped.await) };
                 serve(config, listener, Arc::new(begin), stopped).await.unwrap();
             });
             runtime.shutdown_timeout(Duration::from_millis(100));
         });
-        Self { address: told.recv().unwrap(), runs, there, stop: Some(stop), thread: Some(thread) }
+        Self { address: told.recv().unwrap(), runs, there, reduced, peers, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -155,10 +171,21 @@ fn go(
     nodes: &[watch::Sender<String>],
     secret: Option<&str>,
     requests: &[(u64, u32)],
+    at_tick: impl FnMut(u64),
+) -> (Result<Outcome, RunError>, Vec<RequestRecord>) {
+    go_under(&[("policy", "fixed")], nodes, secret, requests, at_tick)
+}
+
+/// The same under other parameters.
+fn go_under(
+    parameters: &[(&str, &str)],
+    nodes: &[watch::Sender<String>],
+    secret: Option<&str>,
+    requests: &[(u64, u32)],
     mut at_tick: impl FnMut(u64),
 ) -> (Result<Outcome, RunError>, Vec<RequestRecord>) {
     let mut config = Config::default();
-    for (key, value) in [("policy", "fixed"), ("nodes", &nodes.len().to_string()), ("memcap", "300")] {
+    for (key, value) in [("nodes", nodes.len().to_string().as_str()), ("memcap", "300")].iter().chain(parameters) {
         config.set(key, value).unwrap();
     }
     let last = requests.last().map_or(0, |r| r.0);
@@ -268,6 +295,46 @@ fn an_agent_that_starts_late_is_used_when_it_is_there() {
     once(&records, 150);
     let notes = outcome.unwrap().notes.join("\n");
     assert!(notes.contains("n1 was not there at the start") && notes.contains("n1 was there again"), "{notes}");
+}
+
+#[test]
+fn bases_that_an_agent_cannot_read_turn_its_sandboxes_cold_at_once_and_it_goes_on() {
+    let bases: Arc<Mutex<Vec<SandboxId>>> = Arc::default();
+    let agents = [0, 1].map(|n| Agent::sharing(AgentConfig::new(n, None), bases.clone()));
+    // It reduces all that it can.
+    let reduces = [("policy", "medes"), ("constraint", "memory"), ("memory_share", "0.01"), ("idletime", "0.3")];
+    // The first becomes a base, the next stand beside it and are reduced.
+    let requests: Vec<(u64, u32)> = [(0, 1), (1500, 4), (8000, 4)].map(|(at, n)| vec![(at, 0); n]).concat();
+    let (mut told, mut cold) = (None, false);
+    let (outcome, records) = go_under(&reduces, &addresses(&[&agents[0], &agents[1]]), None, &requests, |arrived| {
+        let first = bases.lock().unwrap().first().copied();
+        let there = |agent: &Agent| agent.there.lock().unwrap().len();
+        match (first, told) {
+            (Some(base), None) if arrived == 5 => {
+                let owner = usize::from(agents[1].there.lock().unwrap().contains_key(&base));
+                let reader = &agents[1 - owner];
+                let reduced: u32 = agents.iter().map(|a| a.reduced.load(Ordering::Relaxed)).sum();
+                if reduced as usize == there(&agents[0]) + there(&agents[1]) - 1 && there(reader) > 0 {
+                    told = Some((owner, there(&agents[owner])));
+                    let lost = PeerEvent::Lost(NodeId(owner as u32), "no page comes".into());
+                    reader.peers.lock().unwrap().as_ref().unwrap().send(lost).unwrap();
+                }
+            }
+            (_, Some((owner, stay))) if !cold && arrived == 5 && there(&agents[1 - owner]) == 0 => {
+                // What the base's own node has is there still.
+                cold = there(&agents[owner]) == stay;
+                let back = PeerEvent::Back(NodeId(owner as u32));
+                agents[1 - owner].peers.lock().unwrap().as_ref().unwrap().send(back).unwrap();
+            }
+            _ => {}
+        }
+    });
+    once(&records, 9);
+    assert!(records.iter().all(|r| r.outcome == Ended::Answered), "{records:?}");
+    let notes = outcome.unwrap().notes.join("\n");
+    assert!(cold, "{told:?} {notes}");
+    assert!(notes.contains("no page comes") && notes.contains("can read from agent"), "{notes}");
+    assert!(!notes.contains("was lost"), "{notes}");
 }
 
 #[test]

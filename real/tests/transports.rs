@@ -59,7 +59,7 @@ fn tcp_passes_the_body() {
     let peers: BTreeMap<_, _> = (0..).map(NodeId).zip(addresses).collect();
     let settings = Settings::new(peers, Secret::new("between us"));
     let [owner, reader] = listeners;
-    let start = |node, listener| Arc::new(Tcp::start(NodeId(node), listener, settings.clone()).expect("threads"));
+    let start = |node, listener| Arc::new(Tcp::start(NodeId(node), listener, settings.clone()).expect("threads").0);
     let bed = Pair { owner: start(0, owner), reader: start(1, reader) };
     for (name, case) in CASES {
         println!("tcp::{name}");

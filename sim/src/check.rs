@@ -113,6 +113,16 @@ fn fault(at: Instant, what: impl Into<String>) -> SimError {
 }
 
 impl Checker {
+    /// A warm sandbox loses an image that refers to a base that cannot be had; others are purged by the engine.
+    fn images_break(&mut self, bases: &BTreeSet<SandboxId>, of: impl Fn(&Seen) -> bool) {
+        for s in self.sandboxes.values_mut() {
+            let broken = s.image.as_ref().is_some_and(|i| i.1.iter().any(|b| bases.contains(b)));
+            if broken && of(s) && matches!(s.phase, Phase::Idle | Phase::Running) {
+                s.image = None;
+            }
+        }
+    }
+
     fn serving(&self, at: Instant, request: Option<RequestId>) -> Result<(), SimError> {
         match request {
             Some(r) if !self.open.contains(&r) => Err(fault(at, format!("{r} is served but not open"))),
@@ -162,21 +172,16 @@ impl Watch for Checker {
                 step(self.sandboxes.get_mut(sandbox), &[Phase::Reducing], Phase::Reduced)
             }
             Input::Failed { .. } | Input::NodeMemory { .. } | Input::NodeBack { .. } => Ok(()),
+            Input::BasesLost { reader, owner } => {
+                let of_owner = self.sandboxes.iter().filter(|(_, s)| s.node == *owner).map(|(id, _)| *id).collect();
+                self.images_break(&of_owner, |s| s.node == *reader);
+                Ok(())
+            }
             Input::NodeLost { node } => {
                 self.sandboxes.retain(|_, s| s.node != *node);
-                let gone: Vec<SandboxId> = self
-                    .sandboxes
-                    .values()
-                    .flat_map(|s| s.image.iter().flat_map(|i| i.1.iter().copied()))
-                    .filter(|b| !self.sandboxes.contains_key(b))
-                    .collect();
-                // A warm sandbox loses the image that refers to a base that is gone; others are purged by the engine.
-                for s in self.sandboxes.values_mut() {
-                    let broken = s.image.as_ref().is_some_and(|i| i.1.iter().any(|b| gone.contains(b)));
-                    if broken && matches!(s.phase, Phase::Idle | Phase::Running) {
-                        s.image = None;
-                    }
-                }
+                let needed = self.sandboxes.values().flat_map(|s| s.image.iter().flat_map(|i| i.1.iter().copied()));
+                let gone = needed.filter(|b| !self.sandboxes.contains_key(b)).collect();
+                self.images_break(&gone, |_| true);
                 Ok(())
             }
         }

@@ -391,7 +391,7 @@ impl Engine {
                 let mut orphans: Vec<_> = current.map(|a| (function, a)).into_iter().collect();
                 self.purge(now, slot, PurgeReason::Failed);
                 if references > 0 {
-                    self.purge_broken(now, &mut orphans);
+                    self.purge_broken(now, &mut orphans, Self::needs_what_is_gone);
                 }
                 self.retry_all(now, orphans);
             }
@@ -423,9 +423,24 @@ impl Engine {
                 self.remove(now, slot);
             }
         }
-        self.purge_broken(now, &mut orphans);
+        self.purge_broken(now, &mut orphans, Self::needs_what_is_gone);
         self.retry_all(now, orphans);
         self.serve_waiting(now);
+    }
+
+    /// What a node has that is patched against another's bases turns cold: it cannot read them any more.
+    pub(super) fn bases_lost(&mut self, now: Instant, reader: NodeId, owner: NodeId) {
+        let mut orphans = Vec::new();
+        let of_owner = |e: &Self, base: &SandboxId| e.get(*base).is_some_and(|b| b.node == owner);
+        self.purge_broken(now, &mut orphans, |e, s, image| {
+            s.node == reader && image.bases.iter().any(|base| of_owner(e, base))
+        });
+        self.retry_all(now, orphans);
+        self.serve_waiting(now);
+    }
+
+    fn needs_what_is_gone(&self, _: &Sandbox, image: &Image) -> bool {
+        image.bases.iter().any(|base| self.get(*base).is_none())
     }
 
     fn retry_all(&mut self, now: Instant, mut orphans: Vec<(FunctionId, Assignment)>) {
@@ -435,11 +450,16 @@ impl Engine {
         }
     }
 
-    /// Removes what is patched against pages of a base that is gone: it can never be restored.
-    fn purge_broken(&mut self, now: Instant, orphans: &mut Vec<(FunctionId, Assignment)>) {
+    /// Removes what is patched against pages that cannot be had: it can never be restored.
+    fn purge_broken(
+        &mut self,
+        now: Instant,
+        orphans: &mut Vec<(FunctionId, Assignment)>,
+        broken: impl Fn(&Self, &Sandbox, &Image) -> bool,
+    ) {
         for slot in 0..self.sandboxes.len() {
             let s = &self.sandboxes[slot];
-            let broken = s.image.as_ref().is_some_and(|i| i.bases.iter().any(|b| self.get(*b).is_none()));
+            let broken = s.image.as_ref().is_some_and(|image| broken(self, s, image));
             if !broken || s.state == State::Purged {
                 continue;
             }

@@ -351,6 +351,7 @@ impl Engine {
             Input::Reduced { sandbox, stored, bases } => self.reduced(now, sandbox, stored, bases),
             Input::Failed { sandbox } => self.failed(now, sandbox),
             Input::NodeMemory { node, used } => self.node_memory(now, node, used),
+            Input::BasesLost { reader, owner } => self.bases_lost(now, reader, owner),
             Input::NodeLost { node } => self.node_lost(now, node),
             Input::NodeBack { node } => self.node_back(now, node),
         }

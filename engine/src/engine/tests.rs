@@ -6,6 +6,8 @@ use crate::record::{Outcome, StartKind};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+mod lost;
+
 fn spec(memory_mb: f64) -> FunctionSpec {
     FunctionSpec {
         name: format!("f{memory_mb}"),
@@ -261,35 +263,6 @@ fn a_dedup_sandbox_holds_its_bases_and_starts_again() {
 }
 
 #[test]
-fn a_lost_base_node_turns_its_dependants_cold_and_answers_requests_elsewhere() {
-    let mut h = Hand::new(&[("policy", "heuristic"), ("gamma", "1000"), ("memcap", "250"), ("nodes", "2")], &[100.0]);
-    let ids: Vec<_> = (0..3)
-        .map(|_| match h.arrive(0)[..] {
-            [Action::Spawn { sandbox, .. }] => sandbox,
-            ref a => panic!("{a:?}"),
-        })
-        .collect(); // round robin: nodes 0, 1, 0
-    h.at(1.0).run_out(ids[0]);
-    h.at(2.0).run_out(ids[1]);
-    h.at(60.9).run_out(ids[2]);
-    h.at(61.5);
-    // No room for the dump on node 0 beside two sandboxes but by eviction of the idle third one.
-    assert_eq!(purged(&h.actions()), [(ids[2], PurgeReason::Evicted)]);
-    h.tell(Input::Checkpointed { sandbox: ids[0], dump: Bytes::from_mb(100.0) });
-    h.at(62.5);
-    h.tell(Input::Reduced { sandbox: ids[1], stored: Bytes::from_mb(30.0), bases: vec![ids[0]] });
-    h.arrive(0); // runs on the base, node 0
-    let actions = h.tell(Input::NodeLost { node: NodeId(0) });
-    // The dependant on node 1 goes at once; the request starts cold on node 1.
-    assert_eq!(purged(&actions), [(ids[1], PurgeReason::BaseLost)]);
-    assert!(matches!(actions.last(), Some(Action::Spawn { node: NodeId(1), request: Some(RequestId(3)), .. })));
-    assert_eq!(h.engine.used(NodeId(0)), Bytes::ZERO);
-    assert_eq!(h.tell(Input::Finished { sandbox: ids[0], start: Duration::ZERO }), []); // late
-    h.tell(Input::NodeBack { node: NodeId(0) });
-    assert_eq!(h.engine.population().busy, 1);
-}
-
-#[test]
 fn a_base_without_dependants_gives_its_dump_up_before_it_goes() {
     let mut h = Hand::new(&[("policy", "medes"), ("memcap", "250")], &[100.0, 100.0, 150.0]);
     let base = h.warm_up(0);
@@ -481,7 +454,8 @@ fn run_chaos(
             }
         } else if arrival == at {
             if random(40) == 0 {
-                let node = NodeId(random(3) as u32);
+                let [reader, owner, node] = [0; 3].map(|_| NodeId(random(3) as u32));
+                engine.handle(instant, Input::BasesLost { reader, owner });
                 engine.handle(instant, Input::NodeLost { node });
                 engine.handle(instant, Input::NodeBack { node });
             }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::service::lock;
 use crate::ops::{OpError, Sandboxes};
 use crate::transport::PeerEvent;
-use crate::wire::{LostPeer, Memory, Order, OrderKind, Said, Step, StepKind, pack_sandbox, unpack_sandbox};
+use crate::wire::{Memory, Order, OrderKind, Said, SeenPeer, Step, StepKind, pack_sandbox, unpack_sandbox};
 
 /// Longest answer of a function that is passed on, bytes.
 const MAX_ANSWER: usize = 256 << 10;
@@ -79,23 +79,27 @@ impl World {
         said
     }
 
-    /// Tells the controller which other agents the transport loses, as long as it has something to tell.
+    /// Tells the controller which other agents the transport loses and finds again, as long as it has something to tell.
     pub(super) fn tell_of_peers(self: Arc<Self>, mut seen: mpsc::UnboundedReceiver<PeerEvent>) {
         // Weak: this outlives the run if the transport does.
         let world = Arc::downgrade(&self);
         tokio::spawn(async move {
             while let Some(event) = seen.recv().await {
                 let Some(world) = world.upgrade() else { return };
-                match event {
+                let (node, lost) = match event {
                     PeerEvent::Lost(node, reason) => {
                         tracing::warn!("base pages of {node} are lost: {reason}");
-                        let lost = Some(LostPeer { node: node.0, reason });
-                        if let Some(out) = &lock(&world.state).out {
-                            // Nobody listens: the controller hears of it by the reads that fail.
-                            let _ = out.send(Said { lost, ..Said::default() });
-                        }
+                        (node, reason)
                     }
-                    PeerEvent::Back(node) => tracing::info!("{node} can be read from again"),
+                    PeerEvent::Back(node) => {
+                        tracing::info!("{node} can be read from again");
+                        (node, String::new())
+                    }
+                };
+                let peer = Some(SeenPeer { node: node.0, lost });
+                if let Some(out) = &lock(&world.state).out {
+                    // Nobody listens: the controller hears of it by the reads that fail.
+                    let _ = out.send(Said { peer, ..Said::default() });
                 }
             }
         });

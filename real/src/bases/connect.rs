@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use medes_engine::id::NodeId;
@@ -34,7 +35,9 @@ pub(super) fn transport(
             let in_use = |e: &io::Error| e.kind() == io::ErrorKind::AddrInUse;
             let listener = patiently(|| TcpListener::bind(place.listen), in_use).map_err(failed)?;
             let settings = tcp::Settings::new(place.peers.clone(), secret);
-            Ok(Arc::new(Tcp::start(node, listener, settings).map_err(failed)?))
+            let (tcp, events) = Tcp::start(node, listener, settings).map_err(failed)?;
+            pass_on(events, peers)?;
+            Ok(Arc::new(tcp))
         }
     }
 }
@@ -47,6 +50,17 @@ fn patiently<T, E>(start: impl Fn() -> Result<T, E>, in_use: impl Fn(&E) -> bool
             Err(e) if in_use(&e) && Instant::now() < end => std::thread::sleep(Duration::from_millis(50)),
             other => return other,
         }
+    }
+}
+
+/// Says what a transport sees of other agents, until the transport, which has the sender, ends.
+fn pass_on(events: Receiver<PeerEvent>, peers: UnboundedSender<PeerEvent>) -> Result<(), OpError> {
+    let started = std::thread::Builder::new()
+        .name("medes-peers".into())
+        .spawn(move || events.into_iter().try_for_each(|event| peers.send(event)));
+    match started {
+        Ok(_) => Ok(()),
+        Err(e) => Err(OpError::Io { path: "a thread for what happens to peers".into(), reason: e.to_string() }),
     }
 }
 
@@ -66,11 +80,7 @@ fn verbs(
     let started = patiently(|| Verbs::start(node, settings.clone()), |e| e.address_in_use());
     let (verbs, events) =
         started.map_err(|e| OpError::Io { path: format!("verbs at {}", place.listen), reason: e.to_string() })?;
-    // Ends with the transport, which has the sender.
-    std::thread::Builder::new()
-        .name("medes-verbs-peers".into())
-        .spawn(move || events.into_iter().try_for_each(|event| peers.send(event)))
-        .map_err(|e| OpError::Io { path: "a thread for what happens to peers".into(), reason: e.to_string() })?;
+    pass_on(events, peers)?;
     Ok(Arc::new(verbs))
 }
 

@@ -65,7 +65,7 @@ impl Place {
             "tcp" => {
                 let listener = TcpListener::bind(own).map_err(|e| fail(format!("{own}: {e}")))?;
                 let settings = tcp::Settings::new(self.pages.clone(), self.secret.clone());
-                let started = Tcp::start(self.node, listener, settings).map_err(|e| fail(e.to_string()))?;
+                let (started, _events) = Tcp::start(self.node, listener, settings).map_err(|e| fail(e.to_string()))?;
                 Ok(("tcp", Arc::new(started)))
             }
             "verbs" => self.verbs(*own).map(|t| ("verbs", t)).map_err(fail),

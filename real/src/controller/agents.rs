@@ -73,6 +73,8 @@ pub(super) struct Cluster {
     pub(super) notes: Vec<String>,
     /// Told of agents that others cannot reach.
     pub(super) suspected: Vec<Arc<Notify>>,
+    /// How base pages are read.
+    pub(super) transport: TransportKind,
 }
 
 impl Cluster {
@@ -134,7 +136,8 @@ impl Cluster {
         });
         let (arrivals, fed) = mpsc::unbounded_channel();
         let links = links.collect();
-        let mut cluster = Self { links, events, arrivals, fed, service, notes, suspected };
+        let transport = settings.transport;
+        let mut cluster = Self { links, events, arrivals, fed, service, notes, suspected, transport };
         match cluster.wait(plan, tick).await {
             Ok(there) => Ok((cluster, there)),
             Err(e) => {

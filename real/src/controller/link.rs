@@ -40,12 +40,12 @@ pub enum Event {
         /// What it cannot do.
         trouble: String,
     },
-    /// Its transport has lost another agent.
-    PeerLost {
+    /// Its transport has lost another agent, or found it again.
+    Peer {
         /// Which.
         peer: NodeId,
-        /// What was seen.
-        reason: String,
+        /// Why it is lost; empty if it is there again.
+        lost: String,
     },
     /// It is lost.
     Lost {
@@ -276,8 +276,8 @@ impl Link {
                     if let Some(memory) = said.memory {
                         tell(Event::Memory(memory, said.received));
                     }
-                    if let Some(lost) = said.lost {
-                        tell(Event::PeerLost { peer: NodeId(lost.node), reason: lost.reason });
+                    if let Some(seen) = said.peer {
+                        tell(Event::Peer { peer: NodeId(seen.node), lost: seen.lost });
                     }
                     if let Some(step) = said.step {
                         let last = state.unanswered.get(&step.order).is_some_and(|o| ends(o, step.kind()));

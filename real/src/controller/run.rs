@@ -1,6 +1,8 @@
 //! The loop around the engine.
 
-use std::collections::{HashMap, VecDeque};
+mod lost;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration as Wall, Instant as Clock};
@@ -8,7 +10,7 @@ use std::time::{Duration as Wall, Instant as Clock};
 use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Input, Method};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
-use medes_engine::metrics::Metrics;
+use medes_engine::metrics::{BasePages, Metrics};
 use medes_engine::record::{Outcome as Ended, RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -17,6 +19,7 @@ use super::agents::{Cluster, Fed, feed};
 use super::books::{Images, Orders, Pending, Sums};
 use super::link::{Event, Send as ToLink};
 use super::{Arrival, Directory, Outcome, Plan, RunError};
+use crate::settings::TransportKind;
 use crate::wire::{Memory, Order, OrderKind, Step, StepKind, pack_sandbox, unpack_sandbox};
 
 /// Beyond an order's own time, for the way to the agent and back: then it has failed.
@@ -51,6 +54,7 @@ pub fn run<D: Directory>(
     let mut controller = Controller::new(plan, engine, directory, sink, cluster.senders());
     controller.notes.append(&mut cluster.notes);
     controller.suspected.clone_from(&cluster.suspected);
+    controller.transport = cluster.transport;
     let stop = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         let (arrivals, start) = (cluster.arrivals.clone(), controller.start);
@@ -97,6 +101,12 @@ struct Controller<'a, D, S> {
     lost: u64,
     notes: Vec<String>,
     suspected: Vec<Arc<Notify>>,
+    /// Who cannot read base pages of whom.
+    unread: BTreeSet<(NodeId, NodeId)>,
+    /// What dedup starts read.
+    base_pages: BasePages,
+    /// How pages of other nodes are read.
+    transport: TransportKind,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -143,6 +153,9 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             lost: 0,
             notes: Vec::new(),
             suspected: Vec::new(),
+            unread: BTreeSet::new(),
+            base_pages: BasePages::default(),
+            transport: TransportKind::default(),
         }
     }
 
@@ -363,13 +376,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
                 self.note(format!("agent {node} was lost at {:.1} s: {reason}", at.as_secs_f64()));
                 self.lose(at, node);
             }
-            Event::PeerLost { peer, reason } => {
-                // Whether its sandboxes are gone as well, its own link knows, and hurries now.
-                self.note(format!("agent {node} lost agent {peer} at {:.1} s: {reason}", at.as_secs_f64()));
-                if let Some(suspected) = self.suspected.get(peer.index()) {
-                    suspected.notify_one();
-                }
-            }
+            Event::Peer { peer, lost } => self.peer(at, node, peer, &lost),
             Event::Up { generation, trouble } => {
                 self.note(format!("agent {node} was there again at {:.1} s", at.as_secs_f64()));
                 if !trouble.is_empty() {
@@ -381,17 +388,6 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             Event::Refused { reason, .. } => self.note(format!("agent {node} cannot be used: {reason}")),
         }
         Ok(())
-    }
-
-    fn lose(&mut self, at: Instant, node: NodeId) {
-        self.orders.forget_node(node);
-        for base in self.images.node_gone(node) {
-            self.directory.refer(base, -1);
-        }
-        self.directory.node_lost(node);
-        self.nodes[node.index()] = Node::default();
-        self.memory_changes(at);
-        self.tell(at, Input::NodeLost { node });
     }
 
     fn memory_changes(&mut self, at: Instant) {
@@ -432,6 +428,10 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
                 order.parts.read = Duration::from_micros(step.read);
                 order.parts.patch = Duration::from_micros(step.patch);
                 let (sandbox, waits) = (order.sandbox, order.request.is_some());
+                if let [local, remote] = step.pages[..] {
+                    self.base_pages.local += local as f64;
+                    self.base_pages.remote += remote as f64;
+                }
                 if !waits {
                     self.orders.remove(step.order);
                 }
@@ -454,6 +454,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
                     self.directory.refer(base, 1);
                 }
                 self.tell(at, Input::Reduced { sandbox: order.sandbox, stored: Bytes::new(step.bytes), bases });
+                self.packed_too_late(at, node);
             }
             StepKind::Failed => {
                 let Some(order) = self.orders.remove(step.order) else { return };
@@ -516,6 +517,13 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         let end = self.now.max(Instant::ZERO + self.plan.length);
         self.metrics.advance(end, &self.engine);
         let mut notes = vec![self.ends()];
+        let BasePages { local, remote } = self.base_pages;
+        if local + remote > 0.0 {
+            let over = self.transport.name();
+            notes.push(format!(
+                "dedup starts read {local} base pages of their own node, and {remote} of other nodes over {over}"
+            ));
+        }
         notes.append(&mut self.notes);
         let counts = [
             (self.wrong, "answers were wrong"),
@@ -528,6 +536,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         let metrics = std::mem::replace(&mut self.metrics, Metrics::new(0, plan.interval, plan.length));
         let names = plan.specs.iter().map(|f| f.name.as_str());
         let outcome = metrics.finish(plan.config, plan.seed, names, engine.counters(), engine.population());
+        let outcome = medes_engine::metrics::Outcome { base_pages: self.base_pages, ..outcome };
         let name = |f: FunctionId| plan.specs[f.index()].name.clone();
         let (starts, operations) = std::mem::take(&mut self.sums).rows(name);
         Outcome { outcome, starts, operations, notes }

@@ -200,3 +200,20 @@ pub enum PeerEvent {
     /// A peer that was lost is there again, perhaps as a new process, which has none of the bases.
     Back(NodeId),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::BaseHead;
+
+    #[test]
+    fn keys_are_never_shown() {
+        let key = 0x0123_4567_89ab_cdef_u64;
+        let region = Region { owner: NodeId(1), incarnation: 2, address: 3, key, pages: 4 };
+        let head = BaseHead { key, pages: 4, ..BaseHead::default() };
+        for shown in [format!("{region:?}"), TransportError::Refused { region }.to_string(), format!("{head:?}")] {
+            assert!(shown.contains('4'), "{shown}");
+            assert!(!shown.contains(&key.to_string()) && !shown.contains(&format!("{key:x}")), "{shown}");
+        }
+    }
+}

@@ -127,20 +127,20 @@ pub struct Said {
     /// With `memory`: the last order that was received when measuring began.
     #[prost(uint64, tag = "3")]
     pub received: u64,
-    /// On its own account: the transport lost another agent, with its base pages.
+    /// On its own account: the transport lost another agent, with its base pages, or has it again.
     #[prost(message, optional, tag = "4")]
-    pub lost: Option<LostPeer>,
+    pub peer: Option<SeenPeer>,
 }
 
-/// An agent that another one cannot read from any more.
+/// An agent that another one cannot read from any more, or can again.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct LostPeer {
+pub struct SeenPeer {
     /// Which node.
     #[prost(uint32, tag = "1")]
     pub node: u32,
-    /// What was seen.
+    /// Why it is lost; empty if it is there again.
     #[prost(string, tag = "2")]
-    pub reason: String,
+    pub lost: String,
 }
 
 /// How far an order is.

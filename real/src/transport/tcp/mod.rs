@@ -6,7 +6,8 @@
 //! goes over the wire is in [`wire`]; no length from there is believed.
 //!
 //! *Faults.* Whoever does not answer for [`Settings::peer_timeout`] is lost; so is one that cannot be reached, and for [`Settings::reconnect`] nobody
-//! tries again. Regions are named with the owner's process (a random number of each start), so those of an earlier one are refused without
+//! tries again. That is told to the agent ([`PeerEvent`]), but not that one was too slow once: the next attempt to reach it shows whether it
+//! is there. Regions are named with the owner's process (a random number of each start), so those of an earlier one are refused without
 //! asking. A withdrawn region is refused from the next frame (1 MiB) on, and the owner waits for the frames under way.
 
 mod owner;
@@ -18,11 +19,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use medes_engine::id::NodeId;
 
-use super::{Buffer, PageRun, PublishError, Region, Secret, Transport, TransportError};
+use super::{Buffer, PageRun, PeerEvent, PublishError, Region, Secret, Transport, TransportError};
 use crate::memory::SharedMemory;
 use owner::Owner;
 use peers::Peers;
@@ -55,13 +57,14 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Starts both sides, with a socket that listens already.
+    /// Starts both sides, with a socket that listens already. What reads show of other agents is told through the receiver.
     ///
     /// # Errors
     /// What the system says of the socket, of a thread, or of random numbers.
-    pub fn start(node: NodeId, listener: TcpListener, settings: Settings) -> io::Result<Self> {
-        let peers = Peers::new(node, settings.clone());
-        Ok(Self { owner: Owner::listen(node, listener, settings)?, peers })
+    pub fn start(node: NodeId, listener: TcpListener, settings: Settings) -> io::Result<(Self, Receiver<PeerEvent>)> {
+        let (tell, events) = mpsc::channel();
+        let peers = Peers::new(node, settings.clone(), tell);
+        Ok((Self { owner: Owner::listen(node, listener, settings)?, peers }, events))
     }
 
     /// Where it listens.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use medes_engine::units::PAGE_BYTES;
 use super::Settings;
 use super::stream::Stream;
 use super::wire::{self, ANSWER, CHALLENGE, Greeting, Status, WELCOME};
-use crate::transport::{PageRun, Region, TransportError};
+use crate::transport::{PageRun, PeerEvent, Region, TransportError};
 
 /// Connections to one owner that are kept while nobody reads.
 const KEPT: usize = 8;
@@ -21,6 +22,7 @@ pub(super) struct Peers {
     node: NodeId,
     settings: Settings,
     peers: Mutex<BTreeMap<NodeId, Peer>>,
+    events: Mutex<Sender<PeerEvent>>,
 }
 
 #[derive(Default)]
@@ -30,6 +32,8 @@ struct Peer {
     down: Option<(Instant, String)>,
     /// Where it answers, if somebody told.
     address: Option<SocketAddr>,
+    /// It was reported lost, and not yet back.
+    lost: bool,
 }
 
 struct Connection {
@@ -47,12 +51,17 @@ enum Failure {
 }
 
 impl Peers {
-    pub fn new(node: NodeId, settings: Settings) -> Self {
-        Self { node, settings, peers: Mutex::default() }
+    pub fn new(node: NodeId, settings: Settings, events: Sender<PeerEvent>) -> Self {
+        Self { node, settings, peers: Mutex::default(), events: Mutex::new(events) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: PeerEvent) {
+        // Nobody may be listening (any more).
+        let _ = self.events.lock().unwrap_or_else(PoisonError::into_inner).send(event);
     }
 
     pub fn read(
@@ -94,7 +103,7 @@ impl Peers {
         let mut peers = self.lock();
         let entry = peers.entry(peer).or_default();
         if entry.address != Some(address) {
-            *entry = Peer { address: Some(address), ..Peer::default() };
+            *entry = Peer { address: Some(address), lost: entry.lost, ..Peer::default() };
         }
     }
 
@@ -122,12 +131,15 @@ impl Peers {
             Err(Failure::Nonsense) => {
                 Err(TransportError::Failed { peer, reason: "its answer is none; is it of another version?".into() })
             }
-            Err(Failure::Broken(e)) => Err(self.broken(peer, &e, deadline)),
+            Err(Failure::Broken(e)) => {
+                let slow = e.kind() == io::ErrorKind::TimedOut;
+                Err(self.broken(peer, &e, deadline, !slow))
+            }
         }
     }
 
-    /// What a failure of the system means: too late for this read, or the end of the owner.
-    fn broken(&self, peer: NodeId, error: &io::Error, deadline: Instant) -> TransportError {
+    /// What a failure of the system means: too late for this read, or the end of the owner, which is told if it is sure.
+    fn broken(&self, peer: NodeId, error: &io::Error, deadline: Instant, sure: bool) -> TransportError {
         if error.kind() == io::ErrorKind::TimedOut && Instant::now() >= deadline {
             return TransportError::Timeout { peer };
         }
@@ -140,6 +152,9 @@ impl Peers {
         let entry = peers.entry(peer).or_default();
         entry.idle.clear();
         entry.down = Some((Instant::now() + self.settings.reconnect, reason.clone()));
+        if sure && !std::mem::replace(&mut entry.lost, true) {
+            self.tell(PeerEvent::Lost(peer, reason.clone()));
+        }
         TransportError::PeerLost { peer, reason }
     }
 
@@ -155,11 +170,16 @@ impl Peers {
         let until = deadline.min(Instant::now() + self.settings.peer_timeout);
         match self.greet(peer, address, until) {
             Ok(Ok(connection)) => {
-                self.lock().entry(peer).or_default().down = None;
+                let mut peers = self.lock();
+                let entry = peers.entry(peer).or_default();
+                entry.down = None;
+                if std::mem::take(&mut entry.lost) {
+                    self.tell(PeerEvent::Back(peer));
+                }
                 Ok(connection)
             }
             Ok(Err(reason)) => Err(failed(reason)),
-            Err(e) => Err(self.broken(peer, &e, deadline)),
+            Err(e) => Err(self.broken(peer, &e, deadline, true)),
         }
     }
 

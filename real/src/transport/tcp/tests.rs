@@ -23,7 +23,7 @@ fn settings(owner: SocketAddr) -> Settings {
 }
 
 fn start(node: u32, listener: TcpListener, settings: Settings) -> Tcp {
-    Tcp::start(NodeId(node), listener, settings).expect("threads")
+    Tcp::start(NodeId(node), listener, settings).expect("threads").0
 }
 
 /// Owner and reader.
@@ -63,6 +63,28 @@ fn the_end_of_an_owner_is_seen_and_its_next_process_has_none_of_its_regions() {
     let error = read(&reader, &old).expect_err("of another process");
     assert!(matches!(error, TransportError::Refused { .. }), "{error}");
     assert_eq!(read(&reader, &new), Ok(2));
+}
+
+#[test]
+fn the_agent_is_told_who_is_lost_and_who_is_back_once_each() {
+    let listener_of_owner = listener();
+    let settings = settings(listener_of_owner.local_addr().expect("an address"));
+    let owner = start(0, listener_of_owner, settings.clone());
+    let (reader, events) = Tcp::start(NodeId(1), listener(), settings.clone()).expect("threads");
+    let region = publish(&owner, 1);
+    read(&reader, &region).expect("read");
+    assert!(events.try_recv().is_err(), "nothing has happened");
+    let address = owner.address();
+    drop(owner);
+    for _ in 0..2 {
+        read(&reader, &region).expect_err("the owner is gone");
+    }
+    let lost = events.try_recv();
+    assert!(matches!(lost, Ok(PeerEvent::Lost(NodeId(0), _))), "{lost:?}");
+    assert!(events.try_recv().is_err(), "it is said once");
+    let next = start(0, TcpListener::bind(address).expect("its port"), settings);
+    assert_eq!(read(&reader, &publish(&next, 2)), Ok(2));
+    assert_eq!(events.try_recv(), Ok(PeerEvent::Back(NodeId(0))));
 }
 
 #[test]
