@@ -18,7 +18,7 @@ use medes_real::bases::service::IndexService;
 use medes_real::controller::{Arrival, Deadlines, Outcome, Plan, RunError, run};
 use medes_real::load::Load;
 use medes_real::ops::{Answer, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
-use medes_real::settings::Settings;
+use medes_real::settings::{Settings, TransportKind};
 use medes_real::transport::{PeerEvent, Secret};
 use medes_real::wire::agent_client::AgentClient;
 use medes_real::wire::{Hello, MAX_MESSAGE, Order, OrderKind, PROTOCOL, StepKind};
@@ -94,6 +94,8 @@ struct Agent {
     reduced: Arc<AtomicU32>,
     /// Where its transport would say what it sees of other agents.
     peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>>,
+    /// How it was told to read base pages.
+    transport: Arc<Mutex<Option<TransportKind>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -116,13 +118,16 @@ impl Agent {
         let there: Arc<Mutex<BTreeMap<SandboxId, String>>> = Arc::default();
         let reduced: Arc<AtomicU32> = Arc::default();
         let peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>> = Arc::default();
+        let transport: Arc<Mutex<Option<TransportKind>>> = Arc::default();
         let (counted, made, reductions, seen) = (runs.clone(), there.clone(), reduced.clone(), peers.clone());
+        let asked = transport.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let begin = move |_: &Settings, link: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
+                let begin = move |settings: &Settings, link: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
+                    *asked.lock().unwrap() = Some(settings.transport);
                     *seen.lock().unwrap() = Some(link.peers);
                     let (runs, there) = (counted.clone(), made.clone());
                     Ok(Arc::new(Pretend { runs, there, bases: bases.clone(), reduced: reductions.clone() }))
@@ -132,7 +137,8 @@ impl Agent {
             });
             runtime.shutdown_timeout(Duration::from_millis(100));
         });
-        Self { address: told.recv().unwrap(), runs, there, reduced, peers, stop: Some(stop), thread: Some(thread) }
+        let (address, stop, thread) = (told.recv().unwrap(), Some(stop), Some(thread));
+        Self { address, runs, there, reduced, peers, transport, stop, thread }
     }
 }
 
@@ -335,6 +341,23 @@ fn bases_that_an_agent_cannot_read_turn_its_sandboxes_cold_at_once_and_it_goes_o
     assert!(cold, "{told:?} {notes}");
     assert!(notes.contains("no page comes") && notes.contains("can read from agent"), "{notes}");
     assert!(!notes.contains("was lost"), "{notes}");
+}
+
+#[test]
+fn agents_read_over_verbs_where_all_of_them_can_and_the_run_says_why_not() {
+    let with = |n, verbs| Agent::with(AgentConfig { verbs, ..AgentConfig::new(n, None) });
+    let cases = [
+        (Ok(()), TransportKind::Verbs, "over verbs: all agents have RDMA devices"),
+        (Err("no device".to_owned()), TransportKind::Tcp, "not over verbs: agent n1 has none (no device)"),
+    ];
+    for (second, transport, note) in cases {
+        let agents = [with(0, Ok(())), with(1, second)];
+        let (outcome, records) = go(&addresses(&[&agents[0], &agents[1]]), None, &[(0, 0)], |_| {});
+        once(&records, 1);
+        assert_eq!(agents.each_ref().map(|a| *a.transport.lock().unwrap()), [Some(transport); 2]);
+        let notes = outcome.unwrap().notes.join("\n");
+        assert!(notes.contains(note), "{notes}");
+    }
 }
 
 #[test]
