@@ -1,7 +1,8 @@
-//! One decoder: the first byte chooses the base page, the rest is the patch. What decodes must encode and decode again.
+//! One decoder: the first byte chooses the base page, the rest is the patch. What decodes must encode and decode again,
+//! and xdelta3 must take what is counted for it.
 
 use medes_engine::dedup::Page;
-use medes_engine::dedup::patch::{Codecs, Method};
+use medes_engine::dedup::patch::{Codecs, Method, Sizer};
 
 /// The base pages that inputs choose from.
 pub fn base(choice: u8) -> Page {
@@ -35,5 +36,8 @@ pub fn run(method: Method, data: &[u8]) {
         let mut back = [0x5a; 4096];
         assert_eq!(codecs.decode(method, &again, Some(&base), &mut back), Ok(()));
         assert!(back == page);
+        if method == Method::Xdelta3 {
+            assert_eq!(Sizer::default().size(&page, &base), again.len());
+        }
     }
 }

@@ -531,10 +531,15 @@ impl FunctionProfile {
                     && patch <= f64::from(q.patchthreshold)
                     && patch < page
                     && alone.is_none_or(|bytes| patch < bytes);
-                let found = if usable { e.found(q.chunksperpage, closer) } else { 0.0 };
+                // Pages whose base page is found and no gain compress like the mean page; only the others are left over.
+                let found = if usable || own && left != alone { e.found(q.chunksperpage, closer) } else { 0.0 };
                 let n = pages * e.share;
-                out.patched += n * found;
-                out.patch_bytes += n * found * patch;
+                if usable {
+                    out.patched += n * found;
+                    out.patch_bytes += n * found * patch;
+                } else {
+                    keep(&mut out, n * found, alone);
+                }
                 keep(&mut out, n * (1.0 - found), left);
             }
             keep(&mut out, pages * self.pages.unique, left);
@@ -670,6 +675,13 @@ mod tests {
         // 0.3 of all memory is 1/3 of what is not zero.
         let more = of_own.compressed * 4096.0 * (0.9 - 1.0 / 3.0);
         assert!((of_own.stored - of_mean.stored - more).abs() < 1.0);
+        // Pages that are found but whose patch is larger than they are when compressed are not left over.
+        f.edits[0].bytes = 3_000.0;
+        f.edits[0].found = vec![Found { chunks: 5, share: 0.75 }];
+        let l = f.layout(&query(&auto, 5, 1));
+        let (found, left) = (4_000.0 * 0.75, 4_000.0 * 0.25 + 1_000.0);
+        let stored = 4096.0 * (found / 3.0 + left * 0.9) + 9_000.0 * PAGE_ENTRY_BYTES;
+        assert!(l.patched == 0.0 && (l.stored - stored).abs() < 1.0, "{l:?} {stored}");
         // Without a base of the function all pages are left over, and the mean holds.
         assert_eq!(mean.layout(&query(&auto, 5, 0)), f.layout(&query(&auto, 5, 0)));
     }

@@ -23,8 +23,8 @@ use crate::output::Output;
 pub enum DedupCmd {
     /// How much memory is redundant, within a function and between functions
     #[command(after_help = "\
-A DUMP is the images folder of `criu dump`, or a plain file of 4096-byte pages. Write NAME=DUMP to say which function
-it is of; otherwise the name is that of the folder, or of the folder above if the folder's name is a number.
+A DUMP is the images folder of `criu dump`, or a plain file of pages of 4096 bytes (of larger pages, each is taken as several).
+Write NAME=DUMP to say which function it is of; otherwise the name is that of the folder, or of the folder above if the folder's name is a number.
 Several dumps with one name are instances of one function; the first one is the base that others are compared with.
 
 Examples:
@@ -231,13 +231,19 @@ enum CodecArg {
     Lz4,
 }
 
+/// A time budget: 0 or more, `inf` among it.
+fn budget_us(text: &str) -> Result<f64, String> {
+    let us = text.parse::<f64>().ok().filter(|us| *us >= 0.0);
+    us.ok_or_else(|| "give microseconds: 0 or more, or `inf`".into())
+}
+
 impl CodecArg {
     fn coding(self, budget_us: Option<f64>) -> Coding {
         let method = match self {
             Self::Auto => {
                 let budget_ns = match budget_us.map(|us| us * 1e3) {
                     None => Some(BUDGET_NS),
-                    Some(ns) if ns < 1e9 => Some(ns.max(0.0) as u32),
+                    Some(ns) if ns < 1e9 => Some(ns as u32),
                     Some(_) => None,
                 };
                 return Coding::Auto { budget_ns };

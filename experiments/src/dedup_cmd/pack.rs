@@ -30,7 +30,7 @@ pub struct PackArgs {
     codec: Option<CodecArg>,
     /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
     /// gain from [default: 1]
-    #[arg(long)]
+    #[arg(long, value_parser = super::budget_us)]
     budget_us: Option<f64>,
     /// Chunks in a fingerprint (chunksperpage), 1 to 64
     #[arg(long, default_value_t = 5)]

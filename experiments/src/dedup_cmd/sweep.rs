@@ -38,7 +38,7 @@ pub struct SweepArgs {
     codecs: Vec<CodecArg>,
     /// Time that auto may spend on a page beyond what it needs to store no more than any other codec, µs; `inf`: all it can
     /// gain from [default: 1]
-    #[arg(long)]
+    #[arg(long, value_parser = super::budget_us)]
     budget_us: Option<f64>,
     /// Write the figures (pages matched, bytes saved, patch sizes, times, against chunks a page) into this folder as SVG, PNG and CSV
     #[arg(long, value_name = "FOLDER")]

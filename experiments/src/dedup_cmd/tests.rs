@@ -50,6 +50,11 @@ fn every_command_works_and_says_what_is_wrong() {
     medes(&format!("verify {} --base {c} {a} --against {b}", at("b.dedup"))).unwrap();
     medes(&format!("unpack {} --base {a} -o {}", at("b.dedup"), at("back"))).unwrap();
     assert!(std::fs::read(at("back")).unwrap() == std::fs::read(&b).unwrap());
+    for budget in ["-1", "NaN", "soon"] {
+        let error =
+            medes(&format!("pack {b} --base {a} -o {} --budget-us={budget}", at("no"))).unwrap_err().to_string();
+        assert!(error.contains("0 or more"), "{error}");
+    }
     let error = medes(&format!("verify {} --base {c}", at("b.dedup"))).unwrap_err().to_string();
     assert!(error.contains("needs the base"), "{error}");
     let error = medes(&format!("verify {} --base {a} --against {c}", at("b.dedup"))).unwrap_err().to_string();

@@ -6,6 +6,8 @@
 //! the bound is reached or the method was tried on every page; then its patches, page by page, are no smaller than those at hand,
 //! and only page tables and references to bases can decide: such methods are named, and the caller compares files.
 //!
+//! xdelta3, the slowest, is not run for this: what it would write is counted ([`crate::dedup::patch::Sizer`]).
+//!
 //! How much work that is does not depend on a budget but on the image: compression alone is far from good patches, so a few
 //! pages settle it; the nearer a method comes, the more pages it takes.
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{Page, ZERO_PAGE, vector, zero};
 use crate::units::PAGE_BYTES;
 
-pub(super) use xdelta::Sizer;
+pub use xdelta::Sizer;
 
 /// How a page is stored. The numbers are those of the dedup file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::{Codec, DecodeError, Method};
 use crate::dedup::Page;
 use crate::units::PAGE_BYTES;
 
-pub(in crate::dedup) use size::Sizer;
+pub use size::Sizer;
 
 /// `XD3_COMPLEVEL_1`.
 const LEVEL_1: c_int = 1 << 20;

@@ -55,8 +55,8 @@ impl Instruction {
     }
 }
 
-/// Counts; its tables are kept between pages.
-pub(in crate::dedup) struct Sizer {
+/// Counts what xdelta3 would write; its tables are kept between pages.
+pub struct Sizer {
     /// Positions in the page plus one.
     small: Box<[u16; SMALL]>,
     /// Positions in the base page plus one.
@@ -145,8 +145,8 @@ struct Window {
 }
 
 impl Sizer {
-    /// Bytes of the page's patch.
-    pub(in crate::dedup) fn size(&mut self, page: &Page, base: &Page) -> usize {
+    /// Bytes of the page's patch against the base page: what [`super::super::Method::Xdelta3`] writes, which may be more than a page.
+    pub fn size(&mut self, page: &Page, base: &Page) -> usize {
         self.found.clear();
         let window = self.search(page, base);
         settle(&mut self.found);
