@@ -267,7 +267,7 @@ pub fn measure(args: &MeasureArgs, out: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A profile set with another network. The rest of the text stays, comments too.
+/// A profile set with another network. The rest of the text stays, comments too; those of what is replaced are marked as of before.
 fn with_network(text: &str, model: &NetworkModel, local_gbps: Option<f64>, how: &str) -> anyhow::Result<String> {
     let keys = [
         ("network_latency_us", Some(model.network_latency_us)),
@@ -278,21 +278,28 @@ fn with_network(text: &str, model: &NetworkModel, local_gbps: Option<f64>, how: 
     let mut missing: Vec<&str> = keys.iter().filter(|(_, v)| v.is_some()).map(|(k, _)| *k).collect();
     let mut new = String::new();
     let mut section = "";
+    let mut comments: Vec<&str> = Vec::new();
     for line in text.lines() {
         let bare = line.trim();
+        if bare.starts_with('#') {
+            comments.push(line);
+            continue;
+        }
         if bare.starts_with('[') {
             section = bare;
         }
         let key = bare.split('=').next().unwrap_or_default().trim();
         match keys.iter().find(|(k, v)| section == "[costs]" && *k == key && v.is_some()) {
             Some((_, Some(value))) => {
+                comments.drain(..).for_each(|c| new += &format!("# Before: {}\n", c.trim_start_matches(['#', ' '])));
                 // Four digits: more would claim a precision that no measurement has.
                 new += &format!("{key} = {} # {how}\n", format!("{value:.3e}").parse::<f64>()?);
                 missing.retain(|k| *k != key);
             }
-            _ => new += &format!("{line}\n"),
+            _ => comments.drain(..).chain([line]).for_each(|l| new += &format!("{l}\n")),
         }
     }
+    comments.iter().for_each(|l| new += &format!("{l}\n"));
     if !missing.is_empty() {
         bail!("the profile set has no {} in [costs]", missing.join(", "));
     }
@@ -317,7 +324,8 @@ mod tests {
         assert_eq!(after.costs.local_gbps, before.costs.local_gbps);
         assert_eq!(after.costs.run_pages, before.costs.run_pages);
         let changed = text.lines().zip(new.lines()).filter(|(a, b)| a != b).count();
-        assert_eq!((changed, text.lines().count()), (3, new.lines().count()));
+        assert_eq!((changed, text.lines().count()), (4, new.lines().count()));
+        assert!(new.contains("# Before: Assumed: a 25 Gbit/s"), "{new}");
         let error = with_network("[costs]\nnetwork_gbps = 1\n", &model, None, "a test").unwrap_err().to_string();
         assert!(error.contains("network_latency_us"), "{error}");
     }
