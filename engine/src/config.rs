@@ -356,7 +356,7 @@ pub static PARAMETERS: &[Parameter] = &[
         kind: Kind::Integer(0, 100_000),
         default: "0",
         reference: "",
-        about: "Cores of a node; work beyond them is slowed in proportion. 0: never a bottleneck.",
+        about: "Cores of a node, shared by all that is at work there at each instant. 0: never a bottleneck.",
         set: number!(c, v, c.cores = v as u32),
     },
     Parameter {

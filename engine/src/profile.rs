@@ -43,12 +43,24 @@ pub struct Latency {
     pub median_ms: f64,
     /// 99 of 100 draws are below, ms.
     pub p99_ms: f64,
+    /// Core time over elapsed time where nothing else is at work: below one it waits as well, above it keeps several cores at work. Where cores are limited,
+    /// waiting is not slowed by what is at work beside it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub cores: f64,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 impl Latency {
     /// Always `ms` milliseconds.
     pub const fn constant(ms: f64) -> Self {
-        Self { median_ms: ms, p99_ms: ms }
+        Self { median_ms: ms, p99_ms: ms, cores: 1.0 }
     }
 
     /// Standard deviation of the logarithm.
@@ -75,6 +87,16 @@ pub struct PageShares {
     pub stable: f64,
     /// Like nothing else.
     pub unique: f64,
+}
+
+/// Memory of a warm sandbox by who shares it, MB.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resident {
+    /// Its own.
+    pub private_mb: f64,
+    /// Of files that it maps, by library: all sandboxes of one machine share them that map the same.
+    pub files: BTreeMap<String, f64>,
 }
 
 /// A group of edited pages.
@@ -132,6 +154,12 @@ pub struct FunctionProfile {
     pub exec_ms: f64,
     /// Memory of a warm sandbox, MB.
     pub memory_mb: f64,
+    /// Where of its memory is known what sandboxes share: what it takes really changes with what else is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident: Option<Resident>,
+    /// What a sandbox has of that while it is created, on average over that time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub starting: f64,
     /// Fraction of memory that deduplication saves, as the operator believes it (the policy's equations
     /// use it; what is really saved follows from the pages).
     pub advantage: f64,
@@ -343,6 +371,7 @@ impl ProfileSet {
             let mut latency = |key, l: &Latency| {
                 numbers.push((owner.clone(), key, l.median_ms, Range::NotNegative));
                 numbers.push((owner.clone(), key, l.p99_ms - l.median_ms, Range::NotNegative));
+                numbers.push((owner.clone(), key, l.cores, Range::NotNegative));
             };
             latency("cold", &f.cold);
             latency("warm", &f.warm);
@@ -353,6 +382,8 @@ impl ProfileSet {
                 (owner.clone(), "keep_alive_s", f.keep_alive_s, Range::NotNegative),
                 (owner.clone(), "exec_ms", f.exec_ms, Range::NotNegative),
                 (owner.clone(), "memory_mb", f.memory_mb, Range::Positive),
+                (owner.clone(), "starting", f.starting, Range::Share),
+                (owner.clone(), "resident", f.resident.as_ref().map_or(0.0, |r| r.private_mb), Range::NotNegative),
                 (owner.clone(), "advantage", f.advantage, Range::Share),
                 (owner.clone(), "dump_ratio", f.dump_ratio, Range::NotNegative),
                 (owner.clone(), "paused_mb", f.paused_mb, Range::NotNegative),
@@ -363,6 +394,9 @@ impl ProfileSet {
                 (owner.clone(), "pages.stable", f.pages.stable, Range::Share),
                 (owner.clone(), "pages.unique", f.pages.unique, Range::Share),
             ]);
+            for size in f.resident.iter().flat_map(|r| r.files.values()) {
+                numbers.push((owner.clone(), "resident.files", *size, Range::NotNegative));
+            }
             for e in &f.edits {
                 numbers.extend([
                     (owner.clone(), "edits.share", e.share, Range::Share),
@@ -567,6 +601,8 @@ mod tests {
             keep_alive_s: 600.0,
             exec_ms: 100.0,
             memory_mb: 40.96,
+            resident: None,
+            starting: 1.0,
             advantage: 0.5,
             cold: Latency::constant(500.0),
             warm: Latency::constant(1.0),

@@ -102,6 +102,18 @@ pub struct StartParts {
     pub resume: Duration,
 }
 
+impl StartParts {
+    /// What of a start of `alone` each part is when it takes `whole`: reads wait for others and stay, the rest is in proportion.
+    pub fn stretch(&mut self, alone: Duration, whole: Duration) {
+        let (before, after) = (alone.saturating_sub(self.read), whole.saturating_sub(self.read));
+        let by = after.as_micros() as f64 / before.as_micros().max(1) as f64;
+        for part in [&mut self.control, &mut self.patch] {
+            *part = Duration::from_micros((part.as_micros() as f64 * by).round() as u64);
+        }
+        self.resume = after.saturating_sub(self.control + self.patch);
+    }
+}
+
 /// The starts of one kind of one function over a run, broken down: the row of `starts.csv`. Times are means, ms.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StartSummary {

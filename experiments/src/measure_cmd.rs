@@ -117,7 +117,7 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
         rig.beside(load).with_context(|| format!("{}, one more", load.action))?;
     }
     for (_, id, s) in &mut samples {
-        s.memory = rig.resident(*id);
+        (s.memory, s.parts) = (rig.resident(*id), rig.parts(*id));
     }
     drop(rig);
     let facts = profile::Facts::new(criu, args.rounds.get());
@@ -144,7 +144,7 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
         date: facts.date,
         rounds: args.rounds.get(),
         agent_mb: control.agent_mb,
-        control_ms: Spread::of(&control.warm_ms),
+        control_ms: Spread::of(&control.added()),
         functions: rows,
         written: to.to_path_buf(),
     };
@@ -220,6 +220,7 @@ fn one(rig: &mut Rig, load: &Load, rounds: u16, out: &Output) -> anyhow::Result<
         rig.others_round(&others, load, round.into(), &mut samples).with_context(failed("a round"))?;
     }
     rig.end(others);
+    rig.growth(load, &mut samples).with_context(failed("as it grows"))?;
     let median = |s: &[f64]| Spread::of(s).median;
     out.say(format!(
         "{name}: to the first answer cold {:.1} ms, warm {:.1}, dedup {:.1}, plain restore {:.1}",

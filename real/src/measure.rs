@@ -7,6 +7,7 @@
 //! CRIU restore of a whole dump, which deduplication is compared with.
 //! Left out: the controller's own part of a start, which only a run with a controller has.
 
+mod effort;
 mod plain;
 
 use std::fs;
@@ -23,11 +24,14 @@ use medes_engine::id::{NodeId, SandboxId};
 use medes_engine::units::Bytes;
 use tokio::runtime::Runtime;
 
+pub use self::effort::Effort;
+use self::effort::Growth;
 use self::plain::Plain;
 use crate::bases::index::{IndexSettings, PageIndex};
 use crate::bases::service::IndexService;
 use crate::bases::{ClusterBases, Link, Place};
 use crate::load::Load;
+use crate::node::process::Resident;
 use crate::node::{LocalSandboxes, NodeOptions, Push};
 use crate::ops::{Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
 use crate::settings::Settings;
@@ -84,12 +88,22 @@ pub struct Samples {
     pub plain_restore: Vec<f64>,
     /// Checkpoint of a sandbox that goes on: a base's.
     pub base_checkpoint: Vec<f64>,
+    /// Cores at work while sandboxes were created.
+    pub cold_effort: Effort,
+    /// While they were reduced.
+    pub reduce_effort: Effort,
+    /// While they were restored.
+    pub restore_effort: Effort,
+    /// Memory of a sandbox while it is created, as a share of what it has then; on average over that time.
+    pub starting: f64,
     /// Memory of the reduced image.
     pub stored: Bytes,
     /// Memory of a held process.
     pub held: Bytes,
     /// Memory of a warm sandbox, with one of each function on each of two nodes of this machine; shared pages divided.
     pub memory: Bytes,
+    /// The same by parts.
+    pub parts: Resident,
     /// Checkpoint of the base.
     pub base: Option<Image>,
     /// Checkpoint of the last sandbox that was reduced.
@@ -277,7 +291,8 @@ impl Rig {
         let id = self.id();
         let seed = |n: u64| round * 17 + n;
         let began = Instant::now();
-        out.cold.push(ms(self.nodes[1].spawn(id, &load.action, soon())?.took));
+        let spawned = out.cold_effort.of(|| self.nodes[1].spawn(id, &load.action, soon()))?;
+        out.cold.push(ms(spawned.took));
         // A new sandbox's first run is a run as well, as in a run of a trace.
         out.run.push(self.ask(1, id, load, seed(0))?.1);
         out.cold_answer.push(ms(began.elapsed()));
@@ -287,7 +302,7 @@ impl Rig {
             out.run.push(run);
             out.warm_answer.push(wake + run);
         }
-        let reduced = self.nodes[1].reduce(id, Method::Patches, false, soon())?;
+        let reduced = out.reduce_effort.of(|| self.nodes[1].reduce(id, Method::Patches, false, soon()))?;
         out.image = self.last_image();
         out.checkpoint.push(ms(reduced.checkpoint));
         out.hold.push(ms(reduced.hold));
@@ -298,7 +313,7 @@ impl Rig {
         out.stored = reduced.stored;
         out.held = self.nodes[1].memory().sandboxes;
         let began = Instant::now();
-        let restored = self.nodes[1].restore(id, soon())?;
+        let restored = out.restore_effort.of(|| self.nodes[1].restore(id, soon()))?;
         let run = self.ask(1, id, load, seed(SETTLED + 1))?.1;
         out.dedup_answer.push(ms(began.elapsed()));
         out.restore.push(ms(restored.took));
@@ -307,6 +322,22 @@ impl Rig {
         out.resume.push(ms(restored.resume));
         out.pages_read.push(restored.unpacked.pages[1] as f64);
         out.run.push(run);
+        self.nodes[1].purge(id);
+        Ok(())
+    }
+
+    /// Memory of a sandbox while it is created. Being looked at slows it, so this start is no sample of anything else.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn growth(&mut self, load: &Load, out: &mut Samples) -> Result<(), OpError> {
+        let id = self.id();
+        let growth = Growth::watch();
+        let started = self.nodes[1].spawn(id, &load.action, soon());
+        let grown = growth.end();
+        started?;
+        let whole = self.nodes[1].resident(id).as_mb();
+        out.starting = if whole > 0.0 { (grown.as_mb() / whole).min(1.0) } else { 1.0 };
         self.nodes[1].purge(id);
         Ok(())
     }
@@ -356,6 +387,11 @@ impl Rig {
         let id = self.id();
         self.nodes[1].spawn(id, &load.action, soon())?;
         (0..SETTLED).try_for_each(|seed| self.ask(1, id, load, seed).map(drop))
+    }
+
+    /// Memory of a warm sandbox of node 0: its own, and what it shares with whoever maps the same files.
+    pub fn parts(&self, id: SandboxId) -> Resident {
+        self.nodes[0].parts(id)
     }
 
     /// Memory of a warm sandbox of node 0, with whatever is beside it.

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn draws_have_the_median_and_the_99th_percentile() {
-        let law = |seed, purpose| Law::new(&Latency { median_ms: 100.0, p99_ms: 300.0 }, seed, purpose);
+        let law = |seed, purpose| Law::new(&Latency { p99_ms: 300.0, ..Latency::constant(100.0) }, seed, purpose);
         let n = 20_000u64;
         let cold = law(7, Purpose::Cold);
         let mut all: Vec<f64> = (0..n).map(|i| cold.draw(i).as_millis_f64()).collect();

@@ -7,6 +7,7 @@
 //! A run uses one thread, no clock and no entropy: the same setup and arrivals give the same bytes.
 
 pub mod check;
+mod cores;
 mod cost;
 pub mod fault;
 mod feed;
@@ -15,6 +16,7 @@ mod net;
 
 pub mod oracle;
 mod queue;
+mod resident;
 pub mod setup;
 pub mod world;
 

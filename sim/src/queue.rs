@@ -21,6 +21,14 @@ pub(crate) enum Kind {
     Finished,
     Checkpointed,
     Reduced,
+    /// A warm sandbox wakes to a request, which runs then.
+    Woken,
+    /// Work has waited and goes on on cores.
+    Waited,
+    /// The node with this number measures its memory.
+    Measured,
+    /// Work on the cores with this number is done, or was to be before other work came.
+    Cores,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

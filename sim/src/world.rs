@@ -1,5 +1,7 @@
 //! The simulated world's main loop.
 
+mod nodes;
+
 use std::collections::BTreeMap;
 
 use medes_engine::ahead;
@@ -11,12 +13,14 @@ use medes_engine::record::{RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::check::{Checker, Unwatched, Watch};
+use crate::cores::{Cores, Work};
 use crate::cost::{Law, Laws, Purpose};
 use crate::fault;
 use crate::feed::Feed;
 use crate::memory::{Memory, Reduced};
 use crate::net::Network;
 use crate::queue::{Event, Kind, Queue};
+use crate::resident::Residents;
 use crate::setup::{Setup, SimError};
 
 /// Runs `setup` on the arrivals that `next_batch` appends until it returns false; each request that ends goes to `sink`.
@@ -71,8 +75,10 @@ struct Slot {
     function: u32,
     /// Whether it has a request.
     serving: bool,
-    /// Whether it counts as work on its node's cores.
-    working: bool,
+    /// Whether it is being created, and has part of its memory; has all of it, or is reduced; is amid an operation that changes that.
+    starting: bool,
+    resident: bool,
+    moving: bool,
     /// The request and how long it runs.
     request: RequestId,
     run: Duration,
@@ -102,8 +108,8 @@ struct World<'a, S, W> {
     metrics: Metrics,
     watch: W,
     slots: Vec<Slot>,
-    /// Work under way by node, while cores are limited.
-    busy: Vec<u32>,
+    /// What shares cores, while they are limited.
+    cores: Option<Cores>,
     /// Run times of requests that are not with a sandbox.
     pending: BTreeMap<RequestId, Duration>,
     /// The arrival being handled, until a sandbox takes it.
@@ -113,6 +119,10 @@ struct World<'a, S, W> {
     base_pages: BasePages,
     /// Memory of agents themselves, of nodes that are there.
     agents: Bytes,
+    /// Memory that sandboxes are charged with and do not have yet.
+    growing: Bytes,
+    /// What they take really, where that is known.
+    residents: Option<Residents>,
     /// Starts of requests under way, broken down; `None` where nobody asks.
     parts: Option<BTreeMap<RequestId, StartParts>>,
     sink: S,
@@ -133,12 +143,14 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
             watch: W::default(),
             slots: Vec::new(),
-            busy: vec![0; setup.config.nodes as usize],
+            cores: Cores::new(&setup.config),
             pending: BTreeMap::new(),
             current: None,
             operations: 0,
             base_pages: BasePages::default(),
             agents: Bytes::ZERO,
+            growing: Bytes::ZERO,
+            residents: Residents::new(setup),
             parts,
             sink,
         })
@@ -151,6 +163,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         let end = Instant::ZERO + self.setup.length;
         for node in 0..self.setup.config.nodes {
             self.agent_is_there(Instant::ZERO, NodeId(node))?;
+            self.will_measure(Instant::ZERO, NodeId(node));
         }
         loop {
             let arrival = feed.next_at();
@@ -251,7 +264,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             let parts = self.parts.as_mut().and_then(|parts| parts.remove(&record.request)).unwrap_or_default();
             (self.sink)(&record, &parts);
         }
-        self.metrics.memory(now, self.engine.total_used() + self.agents);
+        self.metrics.memory(now, self.memory_in_use());
         self.watch.settle(now, &self.engine)
     }
 
@@ -285,11 +298,29 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let run = self.run_of(request);
         let (control, warm) = (self.control.draw(request.0), self.laws_of(function).warm.draw(request.0));
-        let (start, run_slowed) = (self.slowed(node, control + warm), self.slowed(node, run));
-        self.part(request, start, StartParts { control: self.slowed(node, control), ..StartParts::default() });
+        let start = control + warm;
+        self.part(request, start, StartParts { control, ..StartParts::default() });
         self.slots[sandbox.slot as usize].serve(request, run, start);
-        self.begin_work(sandbox);
-        self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
+        self.begin(now, sandbox, node, Kind::Woken, Work::of(start, 1.0));
+    }
+
+    /// Takes up work of a sandbox, after which `kind` happens to it; a request that it has runs then.
+    #[inline]
+    fn begin(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, kind: Kind, work: Work) {
+        if self.residents.is_some() && !matches!(kind, Kind::Woken | Kind::Finished) {
+            self.moves(sandbox, true);
+        }
+        if let Some(cores) = &mut self.cores {
+            return cores.begin(now, &mut self.queue, sandbox, node, kind, work);
+        }
+        let slot = &self.slots[sandbox.slot as usize];
+        let at = now + work.alone();
+        if kind != Kind::Woken {
+            self.queue.push(at, sandbox, kind);
+        }
+        if slot.serving {
+            self.queue.push(at + slot.run, sandbox, Kind::Finished);
+        }
     }
 
     /// All actions but those of a warm start.
@@ -303,65 +334,55 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
                 let cold = self.laws_of(function).cold.draw(number);
                 let control = request.map_or(Duration::ZERO, |r| self.control.draw(r.0));
-                let start = self.slowed(node, control + cold);
+                let start = control + cold;
                 if let Some(request) = request {
-                    self.part(
-                        request,
-                        start,
-                        StartParts { control: self.slowed(node, control), ..StartParts::default() },
-                    );
+                    self.part(request, start, StartParts { control, ..StartParts::default() });
                 }
-                let run_slowed = run.map(|run| self.slowed(node, run));
                 let slot = self.slot(sandbox);
                 *slot = Slot { generation: sandbox.generation, node: node.0, function: function.0, ..Slot::default() };
-                slot.start = start;
+                (slot.start, slot.starting) = (start, true);
                 if let Some((request, run)) = request.zip(run) {
                     slot.serve(request, run, start);
                 }
-                self.begin_work(sandbox);
-                self.queue.push(now + start, sandbox, Kind::Started);
-                if let Some(run) = run_slowed {
-                    self.queue.push(now + start + run, sandbox, Kind::Finished);
-                }
+                self.growing += self.to_grow(function);
+                let work = Work::of(control, 1.0) + Work::of(cold, setup.profile(function).cold.cores);
+                self.begin(now, sandbox, node, Kind::Started, work);
             }
             Action::Restore { sandbox, node, function, request } => self.restore(now, sandbox, node, function, request),
             Action::Checkpoint { sandbox, node, function } => {
-                let time = self.checkpoint_time(function);
+                let checkpoint = self.checkpoint_work(function);
                 let pages = setup.functions[function.index()].memory.get() as f64 / 4096.0;
                 let costs = &setup.profiles.costs;
                 let chunks = f64::from(setup.config.chunksperpage);
                 let us =
                     pages * (costs.fingerprint_page_us + chunks * (costs.fingerprint_chunk_us + costs.lookup_chunk_us));
-                let time = self.slowed(node, time + Duration::from_millis_f64(us / 1e3));
-                self.begin_work(sandbox);
-                self.queue.push(now + time, sandbox, Kind::Checkpointed);
+                let work = checkpoint + Work::of(Duration::from_millis_f64(us / 1e3), 1.0);
+                self.begin(now, sandbox, node, Kind::Checkpointed, work);
             }
             Action::Reduce { sandbox, node, function, method, again } => {
-                let time = if again && self.slot(sandbox).reduced.is_some() {
+                let work = if again && self.slot(sandbox).reduced.is_some() {
                     // Back to the first image: the process is brought to its paused state again.
-                    self.pause_time(function)
+                    self.pause_work(function)
                 } else {
                     let reduced = self.memory.reduce(setup, &self.engine, function, node, method);
                     let pages = reduced.pages_read();
                     let read = reduced.base.map_or(now, |(_, from)| self.network.read(now, from, node, pages));
-                    let mut time =
-                        self.checkpoint_time(function) + read.since(now) + reduced.encode_time(setup, &setup.config);
+                    let encode = Work::of(reduced.encode_time(setup, &setup.config), 1.0);
+                    let mut work = self.checkpoint_work(function) + Work::waits(read.since(now)) + encode;
                     if !setup.config.nopause {
-                        time += self.pause_time(function);
+                        work = work + self.pause_work(function);
                     }
                     self.slot(sandbox).reduced = Some(Box::new(reduced));
-                    time
+                    work
                 };
-                let time = self.slowed(node, time);
-                self.begin_work(sandbox);
-                self.queue.push(now + time, sandbox, Kind::Reduced);
+                self.begin(now, sandbox, node, Kind::Reduced, work);
             }
             Action::GiveUp { sandbox, .. } => {
                 self.memory.remove_base(setup, sandbox);
             }
             Action::Purge { sandbox, .. } => {
                 self.memory.remove_base(setup, sandbox);
-                self.release(sandbox);
+                self.release(now, sandbox);
             }
         }
     }
@@ -378,19 +399,17 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         if let Some((_, from)) = base {
             *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
         }
-        let control = self.control.draw(request.0);
-        let mut work = control + decode + laws.resume.draw(request.0);
+        let (control, resume) = (self.control.draw(request.0), laws.resume.draw(request.0));
+        let profile = setup.profile(function);
+        let read = read.since(now);
+        let mut work = Work::of(control + decode, 1.0) + Work::of(resume, profile.resume.cores) + Work::waits(read);
         if setup.config.nopause {
-            work += laws.restore.draw(request.0);
+            work = work + Work::of(laws.restore.draw(request.0), profile.restore.cores);
         }
-        let start = read.since(now) + self.slowed(node, work);
-        let (control, patch) = (self.slowed(node, control), self.slowed(node, decode));
-        self.part(request, start, StartParts { control, read: read.since(now), patch, resume: Duration::ZERO });
-        let run_slowed = self.slowed(node, run);
+        let start = work.alone();
+        self.part(request, start, StartParts { control, read, patch: decode, resume: Duration::ZERO });
         self.slot(sandbox).serve(request, run, start);
-        self.begin_work(sandbox);
-        self.queue.push(now + start, sandbox, Kind::Restored);
-        self.queue.push(now + start + run_slowed, sandbox, Kind::Finished);
+        self.begin(now, sandbox, node, Kind::Restored, work);
     }
 
     /// Notes where the time of a start goes, if somebody asks; what is left of it is the sandbox's own.
@@ -407,64 +426,28 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         &self.laws[self.profiles[function.index()] as usize]
     }
 
-    /// A checkpoint's time, drawn by the number of the operation.
-    fn checkpoint_time(&mut self, function: FunctionId) -> Duration {
+    /// A checkpoint, drawn by the number of the operation.
+    fn checkpoint_work(&mut self, function: FunctionId) -> Work {
         self.operations += 1;
-        self.laws_of(function).checkpoint.draw(u64::MAX - self.operations)
+        let time = self.laws_of(function).checkpoint.draw(u64::MAX - self.operations);
+        Work::of(time, self.setup.profile(function).checkpoint.cores)
     }
 
-    /// The time of a restore without a request: a process is brought to its paused state.
-    fn pause_time(&mut self, function: FunctionId) -> Duration {
+    /// A restore without a request: a process is brought to its paused state.
+    fn pause_work(&mut self, function: FunctionId) -> Work {
         self.operations += 1;
-        self.laws_of(function).restore.draw(u64::MAX - self.operations)
-    }
-
-    /// How long work takes on a node whose cores are shared with what is under way now.
-    #[inline]
-    fn slowed(&self, node: NodeId, time: Duration) -> Duration {
-        let config = &self.setup.config;
-        let (cores, others) = match config.shared_cores {
-            true => (config.cores.saturating_mul(config.nodes), self.busy.iter().sum::<u32>()),
-            false => (config.cores, self.busy[node.index()]),
-        };
-        if cores == 0 || others < cores {
-            return time;
-        }
-        Duration::from_micros((time.as_micros() as f64 * f64::from(others + 1) / f64::from(cores)).round() as u64)
-    }
-
-    #[inline]
-    fn begin_work(&mut self, id: SandboxId) {
-        if self.setup.config.cores > 0 {
-            let slot = &mut self.slots[id.slot as usize];
-            if !std::mem::replace(&mut slot.working, true) {
-                self.busy[slot.node as usize] += 1;
-            }
-        }
-    }
-
-    #[inline]
-    fn end_work(&mut self, id: SandboxId) {
-        let slot = &mut self.slots[id.slot as usize];
-        if std::mem::replace(&mut slot.working, false) {
-            self.busy[slot.node as usize] -= 1;
-        }
-    }
-
-    /// A sandbox is gone; a request that it was serving may be started again.
-    fn release(&mut self, id: SandboxId) {
-        self.end_work(id);
-        let slot = &mut self.slots[id.slot as usize];
-        if std::mem::take(&mut slot.serving) {
-            self.pending.insert(slot.request, slot.run);
-        }
-        slot.reduced = None;
-        slot.generation = slot.generation.wrapping_add(1);
+        let time = self.laws_of(function).restore.draw(u64::MAX - self.operations);
+        Work::of(time, self.setup.profile(function).restore.cores)
     }
 
     #[inline]
     fn happens(&mut self, event: Event) -> Result<(), SimError> {
         let Event { at, sandbox, kind } = event;
+        match kind {
+            Kind::Cores => return self.cores_are_done(at, sandbox.slot),
+            Kind::Measured => return self.measures(at, NodeId(sandbox.slot)),
+            _ => {}
+        }
         let slot = &mut self.slots[sandbox.slot as usize];
         if slot.generation != sandbox.generation {
             return Ok(()); // It was purged meanwhile.
@@ -472,27 +455,53 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         if kind == Kind::Finished {
             slot.serving = false;
             let start = slot.start;
-            self.end_work(sandbox);
             self.tell(at, Input::Finished { sandbox, start })
-        } else {
-            let input = self.outcome_of(sandbox, kind);
+        } else if let Some(input) = self.outcome_of(at, sandbox, kind) {
             self.tell(at, input)
+        } else {
+            Ok(())
         }
     }
 
-    /// What the engine is told of an event.
-    fn outcome_of(&mut self, sandbox: SandboxId, kind: Kind) -> Input {
-        match kind {
-            Kind::Started => {
-                if !self.slots[sandbox.slot as usize].serving {
-                    self.end_work(sandbox);
+    /// Work on shared cores that is done happens; a request whose sandbox can run now does.
+    fn cores_are_done(&mut self, at: Instant, pool: u32) -> Result<(), SimError> {
+        while let Some((sandbox, kind, began)) = self.cores.as_mut().and_then(|c| c.done(at, &mut self.queue, pool)) {
+            let slot = &mut self.slots[sandbox.slot as usize];
+            if slot.serving && kind != Kind::Finished {
+                let alone = std::mem::replace(&mut slot.start, at.since(began));
+                let (request, run, node, start) = (slot.request, slot.run, NodeId(slot.node), slot.start);
+                if let Some(parts) = self.parts.as_mut().and_then(|all| all.get_mut(&request)) {
+                    parts.stretch(alone, start);
                 }
+                self.begin(at, sandbox, node, Kind::Finished, Work::of(run, 1.0));
+            }
+            self.happens(Event { at, sandbox, kind })?;
+        }
+        Ok(())
+    }
+
+    /// What the engine is told of an event.
+    fn outcome_of(&mut self, at: Instant, sandbox: SandboxId, kind: Kind) -> Option<Input> {
+        Some(match kind {
+            Kind::Started => {
+                self.has_grown(sandbox);
+                self.resides(sandbox, true);
                 Input::Started { sandbox }
             }
-            Kind::Restored => Input::Restored { sandbox },
+            Kind::Restored => {
+                self.resides(sandbox, true);
+                Input::Restored { sandbox }
+            }
             Kind::Finished => Input::Finished { sandbox, start: self.slots[sandbox.slot as usize].start },
+            Kind::Waited => {
+                if let Some(cores) = &mut self.cores {
+                    cores.waited(at, &mut self.queue, sandbox.slot);
+                }
+                return None;
+            }
+            Kind::Woken | Kind::Cores | Kind::Measured => return None,
             Kind::Checkpointed => {
-                self.end_work(sandbox);
+                self.moves(sandbox, false);
                 let slot = &mut self.slots[sandbox.slot as usize];
                 slot.reduced = None;
                 let (function, node) = (FunctionId(slot.function), NodeId(slot.node));
@@ -500,7 +509,8 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 Input::Checkpointed { sandbox, dump: self.engine.spec(function).dump }
             }
             Kind::Reduced => {
-                self.end_work(sandbox);
+                let done = self.slots[sandbox.slot as usize].reduced.is_some();
+                self.resides(sandbox, !done);
                 match &self.slots[sandbox.slot as usize].reduced {
                     Some(r) => Input::Reduced {
                         sandbox,
@@ -510,40 +520,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                     None => Input::Failed { sandbox },
                 }
             }
-        }
-    }
-
-    fn agent(&self) -> Bytes {
-        Bytes::from_mb(self.setup.profiles.costs.agent_mb)
-    }
-
-    /// The agent of a node takes memory that no sandbox can have.
-    fn agent_is_there(&mut self, now: Instant, node: NodeId) -> Result<(), SimError> {
-        let used = self.agent();
-        if used == Bytes::ZERO {
-            return Ok(());
-        }
-        self.agents += used;
-        self.tell(now, Input::NodeMemory { node, used })
-    }
-
-    fn node_changes(&mut self, now: Instant, node: NodeId, lost: bool) -> Result<(), SimError> {
-        if !lost {
-            self.tell(now, Input::NodeBack { node })?;
-            return self.agent_is_there(now, node);
-        }
-        self.agents = self.agents.saturating_sub(self.agent());
-        for base in self.memory.bases_on(node) {
-            self.memory.remove_base(self.setup, base);
-        }
-        let there: Vec<SandboxId> = self.engine.sandboxes().filter(|s| s.2 == node).map(|s| s.0).collect();
-        there.into_iter().for_each(|id| self.release(id));
-        // Warm sandboxes elsewhere lose images that refer to the node.
-        for slot in &mut self.slots {
-            if slot.reduced.as_ref().is_some_and(|r| r.base.is_some_and(|(_, at)| at == node)) {
-                slot.reduced = None;
-            }
-        }
-        self.tell(now, Input::NodeLost { node })
+        })
     }
 }

@@ -105,8 +105,64 @@ fn nodes_of_one_machine_share_its_cores() {
         ends
     };
     let own = [("nodes", "2"), ("cores", "1")];
-    assert_eq!(ends(&own), [1500.0, 1500.0, 3000.0], "the third is the second on its node");
-    assert_eq!(ends(&[own[0], own[1], ("shared_cores", "1")]), [1500.0, 1500.0, 2250.0], "the third of two cores");
+    assert_eq!(ends(&own), [1500.0, 3000.0, 3000.0], "two on one node have half its core each, one all of the other's");
+    assert_eq!(ends(&[own[0], own[1], ("shared_cores", "1")]), [2250.0; 3], "three on two cores");
+}
+
+#[test]
+fn work_under_way_slows_down_when_more_begins() {
+    let s = setup(&[("cores", "1")], &[100.0]);
+    // 1.5 s of work each. The first is alone until 0.8, and has half of the core for the rest: it ends at 2.2. By then the second has done 0.7
+    // and is alone, until 3.0. The parts of a start are stretched like the whole.
+    let (_, rows) = run_in_parts(&s, &[(0.0, 0, 500), (0.8, 0, 500)]);
+    let ms = |d: Duration| d.as_millis_f64();
+    let ends: Vec<f64> = rows.iter().map(|(r, _)| ms(r.end_to_end())).collect();
+    assert_eq!(ends, [2200.0, 2200.0]);
+    // Starts: 0.8 alone and 0.2 at half; the second 0.7 by 2.2, and 0.3 alone.
+    let starts: Vec<f64> = rows.iter().map(|(r, _)| ms(r.start)).collect();
+    assert_eq!(starts, [1200.0, 1700.0]);
+    rows.iter().for_each(|(r, parts)| assert_eq!(parts.control + parts.read + parts.patch + parts.resume, r.start));
+}
+
+#[test]
+fn a_sandbox_that_is_created_has_part_of_its_memory() {
+    let mut s = setup(&[], &[100.0]);
+    Arc::make_mut(&mut s.profiles).function[0].starting = 0.25;
+    // 25 MB while it is created (1 s), 100 MB until its keep-alive of 600 s ends.
+    let (o, _) = run(&s, &[(0.0, 0, 500)]);
+    assert!((o.summary.mean_memory_mb - (25.0 + 100.0 * 600.5) / 1000.0).abs() < 1e-6, "{}", o.summary.mean_memory_mb);
+}
+
+#[test]
+fn files_that_sandboxes_map_are_in_memory_once() {
+    let mut s =
+        setup(&[("nodes", "2"), ("shared_cores", "1"), ("cores", "4"), ("keepalive", "100000")], &[100.0, 100.0]);
+    let f = &mut Arc::make_mut(&mut s.profiles).function[0];
+    f.memory_mb = 100.0;
+    f.resident =
+        Some(medes_engine::profile::Resident { private_mb: 60.0, files: [("runtime".to_owned(), 48.0)].into() });
+    // Charged 100 MB each while it is created; then 60 of its own, and 48 that all share, on whatever node of the one machine.
+    let (o, _) = run(&s, &[(0.0, 0, 500), (200.0, 1, 500), (200.0, 0, 500), (200.0, 1, 500)]);
+    let at = |t: f64| o.timeline[(t / 10.0) as usize].mean_used.as_mb();
+    assert_eq!((at(105.0), at(305.0)), (108.0, 3.0 * 60.0 + 48.0));
+    // On machines of their own each has the files.
+    s.config.set("shared_cores", "0").unwrap();
+    let (o, _) = run(&s, &[(0.0, 0, 500), (200.0, 1, 500), (200.0, 0, 500), (200.0, 1, 500)]);
+    assert_eq!(o.timeline[30].mean_used.as_mb(), 3.0 * 60.0 + 2.0 * 48.0);
+}
+
+#[test]
+fn what_a_node_measures_beyond_its_account_is_kept_free() {
+    let mut s = setup(&[("memcap", "210")], &[100.0]);
+    let f = &mut Arc::make_mut(&mut s.profiles).function[0];
+    f.memory_mb = 100.0;
+    f.resident =
+        Some(medes_engine::profile::Resident { private_mb: 80.0, files: [("runtime".to_owned(), 48.0)].into() });
+    // 128 MB with one sandbox: a second of 100 finds no room once that is measured, and waits for the first.
+    let (o, _) = run(&s, &[(0.0, 0, 5000), (4.0, 0, 500)]);
+    assert_eq!((o.summary.cold, o.summary.queued), (1, 1));
+    s.config.set("memcap", "230").unwrap();
+    assert_eq!(run(&s, &[(0.0, 0, 5000), (4.0, 0, 500)]).0.summary.cold, 2);
 }
 
 #[test]
@@ -194,16 +250,6 @@ fn parameters_of_deduplication_have_their_effect_on_memory_and_time() {
     assert!(outcome(&[("nopause", "1")]).mean_memory_mb < base.mean_memory_mb);
     let few = outcome(&[("dedupperbase", "5")]);
     assert!(few.bases > base.bases && few.mean_memory_mb > base.mean_memory_mb);
-}
-
-#[test]
-fn limited_cores_slow_work_down() {
-    let s = setup(&[("cores", "1")], &[100.0]);
-    let (_, records) = run(&s, &[(0.0, 0, 500), (0.0, 0, 500)]);
-    // The second is alone against one other: twice as long.
-    let mut total: Vec<f64> = records.iter().map(|r| r.end_to_end().as_millis_f64()).collect();
-    total.sort_by(f64::total_cmp);
-    assert_eq!(total, [1500.0, 3000.0]);
 }
 
 #[test]

@@ -46,7 +46,8 @@ proptest! {
             ("policy", entry.name.to_string()), ("eviction", eviction.into()), ("placement", placement.into()),
             ("codec", codec.into()), ("dedup_scope", scope.into()), ("memcap", memcap.to_string()),
             ("nodes", nodes.to_string()), ("idletime", idletime.to_string()), ("keepalive", "90".into()), ("keepdedup", "120".into()),
-            ("dedupperbase", dedupperbase.to_string()), ("cores", cores.to_string()), ("nopause", nopause.to_string()),
+            ("dedupperbase", dedupperbase.to_string()), ("cores", cores.to_string()),
+            ("shared_cores", u32::from(seed % 2 == 0).to_string()), ("nopause", nopause.to_string()),
             ("reuseperiod", reuse.to_string()), ("queue_deadline", "20".into()), ("constraint", "memory".into()),
         ] {
             config.set(k, &v).unwrap();

@@ -159,13 +159,15 @@ fn assemble(
         }
         let megabytes = images[1].bytes() as f64 / 1e6;
         let latency = |of: fn(&FunctionProfile) -> Latency, median: f64| {
-            known.map_or(Latency { median_ms: median, p99_ms: 2.0 * median }, of)
+            known.map_or(Latency { p99_ms: 2.0 * median, ..Latency::constant(median) }, of)
         };
         function.push(FunctionProfile {
             name: name.clone(),
             keep_alive_s: known.map_or(600.0, |f| f.keep_alive_s),
             exec_ms: known.map_or(100.0, |f| f.exec_ms),
             memory_mb: round(megabytes, 3),
+            resident: known.and_then(|f| f.resident.clone()),
+            starting: known.map_or(1.0, |f| f.starting),
             advantage: round(m.advantage, 3),
             cold: latency(|f| f.cold, 500.0),
             warm: latency(|f| f.warm, 1.0),

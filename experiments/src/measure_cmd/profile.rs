@@ -11,9 +11,9 @@ use std::path::Path;
 use medes_engine::config::Config;
 use medes_engine::dedup::image::Image;
 use medes_engine::id::SandboxId;
-use medes_engine::profile::{FunctionProfile, Latency, Layout, ProfileSet, Query};
+use medes_engine::profile::{FunctionProfile, Latency, Layout, ProfileSet, Query, Resident};
 use medes_engine::units::Bytes;
-use medes_real::measure::Samples;
+use medes_real::measure::{Effort, Samples};
 
 use super::control::Control;
 use super::starts::Starts;
@@ -62,7 +62,7 @@ fn round(value: f64) -> f64 {
 
 fn latency(samples: &[f64]) -> Latency {
     let s = Spread::of(samples);
-    Latency { median_ms: round(s.median), p99_ms: round(s.p99) }
+    Latency { p99_ms: round(s.p99), ..Latency::constant(round(s.median)) }
 }
 
 /// The profile set, and the rows of the report.
@@ -81,17 +81,26 @@ pub fn assemble(
     let threads = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     network(&mut set, samples, threads);
     set.costs.agent_mb = round(control.agent_mb);
-    set.costs.control = latency(&control.warm_ms);
-    let overhead = Spread::of(&control.warm_ms).median;
+    set.costs.control = latency(&control.added());
+    let overhead = Spread::of(&control.added()).median;
     let mut rows = Vec::new();
     for ((name, _, s), f) in samples.iter().zip(0..) {
         let mut profile = set.function[f].clone();
-        profile.exec_ms = round(s.run.iter().sum::<f64>() / (s.run.len() as f64).max(1.0));
+        // In a run, where others have run meanwhile; of a function that was not in it (the user's own) as it is asked again and again.
+        let known = control.warm.get(name).filter(|w| !w.wake.is_empty());
+        let (wake, run) = known.map_or((&s.wake, &s.run), |w| (&w.wake, &w.run));
+        profile.exec_ms = round(run.iter().sum::<f64>() / (run.len() as f64).max(1.0));
         memory(&mut profile, s);
-        profile.cold = latency(&s.cold);
-        profile.warm = latency(&s.wake);
-        profile.checkpoint = latency(&s.checkpoint);
-        profile.restore = latency(&s.hold);
+        profile.starting = round(s.starting);
+        profile.resident = Some(Resident {
+            private_mb: round(s.parts.private.as_mb()),
+            files: s.parts.files.iter().map(|(library, size)| (library.clone(), round(size.as_mb()))).collect(),
+        });
+        let cores = |effort: &Effort| round(effort.cores());
+        profile.cold = Latency { cores: cores(&s.cold_effort), ..latency(&s.cold) };
+        profile.warm = latency(wake);
+        profile.checkpoint = Latency { cores: cores(&s.reduce_effort), ..latency(&s.checkpoint) };
+        profile.restore = Latency { cores: cores(&s.reduce_effort), ..latency(&s.hold) };
         let modelled = modelled_ms(&set, &profile);
         let rest: Vec<f64> = s.restore.iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);

@@ -1,8 +1,8 @@
 //! Sandboxes of one node: processes, their checkpoints by CRIU, their memory taken away and given back.
 //!
 //! Each sandbox is a folder on tmpfs (its socket, its record, checkpoints while they are being made), a cgroup where there are any, and a process tree with
-//! namespaces of its own for processes, mounts, IPC and host name: CRIU restores the ids that a process had, and in a namespace of its own they are always
-//! free, however many sandboxes the machine has. Files on disks, network and users are the agent's: functions here are the operator's own. A stranger's
+//! namespaces of its own for processes, mounts, IPC, host name and network (an empty one): CRIU restores the ids that a process had, and in a namespace of its own
+//! they are always free, however many sandboxes the machine has. Files on disks and users are the agent's: functions here are the operator's own. A stranger's
 //! functions would want a container around each ([`runc`]).
 //!
 //! The way down: a warm sandbox is paused; [`Sandboxes::reduce`] checkpoints it to tmpfs and leaves it stopped, packs the pages, and only then ends it;
@@ -19,7 +19,7 @@ mod journal;
 mod moving;
 mod nursery;
 mod options;
-mod process;
+pub mod process;
 mod rebuild;
 pub mod runc;
 mod sandbox;
@@ -106,6 +106,11 @@ impl LocalSandboxes {
     /// Proportional set size of one sandbox; zero without it.
     pub fn resident(&self, id: SandboxId) -> Bytes {
         self.find(id, "measuring").map_or(Bytes::ZERO, |sandbox| sandbox.resident())
+    }
+
+    /// One sandbox's memory, its own and what it shares; nothing without it.
+    pub fn parts(&self, id: SandboxId) -> process::Resident {
+        self.find(id, "measuring").map_or_else(|_| process::Resident::default(), |sandbox| sandbox.parts())
     }
 
     fn find(&self, id: SandboxId, what: &str) -> Result<Arc<Sandbox>, OpError> {

@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 /// What a new process is given besides its command.
 #[derive(Default)]
 pub struct Birth {
-    /// Namespaces of its own for processes (of which it is the first one), mounts, IPC and host name. What is mounted at these places
+    /// Namespaces of its own for processes (of which it is the first one), mounts, IPC, host name and network (empty). What is mounted at these places
     /// besides is not in it; its `/proc` is that of its processes.
     pub own: Option<Vec<CString>>,
     /// A session of its own.
@@ -72,7 +72,7 @@ impl Nursery {
 /// Namespaces for the child that calls this, between fork and exec: nothing here allocates.
 fn separate(hidden: &[CString]) -> io::Result<()> {
     let none: Option<&CStr> = None;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET)?;
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     for place in hidden {
         // One below another that is gone already is none the worse.

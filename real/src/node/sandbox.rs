@@ -498,6 +498,20 @@ impl Sandbox {
         }
     }
 
+    /// What of its processes' memory is their own, and what they share with whoever maps the same files.
+    pub fn parts(&self) -> process::Resident {
+        let mut out = process::Resident::default();
+        for pid in self.processes(self.gauge.root.load(Relaxed)) {
+            let of = process::resident(pid);
+            out.private += of.private;
+            for (library, size) in of.files {
+                let most = out.files.entry(library).or_default();
+                *most = size.max(*most);
+            }
+        }
+        out
+    }
+
     /// Proportional set size of its processes.
     pub fn resident(&self) -> Bytes {
         let root = self.gauge.root.load(Relaxed);

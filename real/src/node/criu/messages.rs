@@ -55,12 +55,18 @@ pub struct Options {
     /// What is not in the images: `mnt[]` for all mounts that CRIU finds at the same place outside.
     #[prost(string, repeated, tag = "37")]
     pub external: Vec<String>,
+    /// Kinds of namespaces (flags of clone(2)) that are restored empty, and of which nothing is kept.
+    #[prost(uint32, optional, tag = "38")]
+    pub empty_ns: Option<u32>,
     /// Seconds until CRIU gives up collecting the tree.
     #[prost(uint32, optional, tag = "45")]
     pub timeout: Option<u32>,
     /// Private memory is not read from the images but asked for over userfaultfd.
     #[prost(bool, optional, tag = "48")]
     pub lazy_pages: Option<bool>,
+    /// How the network is shut off while the tree is collected; 3: not at all.
+    #[prost(int32, optional, tag = "64")]
+    pub network_lock: Option<i32>,
     /// The tree is left stopped (SIGSTOP).
     #[prost(bool, optional, tag = "69")]
     pub leave_stopped: Option<bool>,

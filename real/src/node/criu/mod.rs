@@ -24,6 +24,8 @@ pub use messages::{Features, Kind, Options, Request, Response};
 
 /// Oldest version that the restore of held processes was seen to work with.
 const OLDEST: (i32, i32) = (4, 0);
+/// The network is not shut off while a tree is collected.
+const NO_LOCK: i32 = 3;
 /// Name of CRIU's log in the folder of the images.
 const LOG: &str = "criu.log";
 /// Levels of its log: warnings, and all (for a second attempt, which is rare: it makes CRIU slower).
@@ -121,8 +123,12 @@ impl Criu {
         options.log_level = options.log_level.or(Some(WARNINGS));
         // A sandbox's mounts are the machine's, and no more is kept of them than where they are.
         options.external = vec!["mnt[]".into()];
+        // Nobody reaches a sandbox but through its socket: its network is empty, and there is nothing to shut off.
+        options.empty_ns = Some(libc::CLONE_NEWNET.cast_unsigned());
         if kind == Kind::Restore {
             options.root = Some("/".into());
+        } else {
+            options.network_lock = Some(NO_LOCK);
         }
         options.manage_cgroups = Some(true);
         options.manage_cgroups_mode = Some(0);
