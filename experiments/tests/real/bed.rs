@@ -19,7 +19,7 @@ use medes_real::load::Load;
 use medes_real::settings::{Action, Settings};
 use medes_real::transport::Secret;
 
-use crate::left::{criu, nothing, python, wait_for};
+use crate::left::{criu, nothing, python, unread, wait_for};
 
 /// Numbers of the functions.
 pub const COUNTER: u32 = 0;
@@ -271,6 +271,13 @@ impl Outside {
     /// Processes of agents, as they asked CRIU.
     pub fn asked(&self, kind: &str) -> Vec<i32> {
         read(self.criu.join("log"), kind)
+    }
+
+    /// An agent that has asked another one for pages, and waits.
+    pub fn reading_from(&self, owner: i32) -> i32 {
+        let asks = || self.asked("dump").into_iter().find(|agent| *agent != owner && unread(owner, *agent));
+        wait_for("an agent that reads pages", || asks().is_some());
+        asks().unwrap()
     }
 }
 

@@ -10,7 +10,7 @@ use medes_engine::record::{Outcome as Ended, StartKind};
 use medes_real::controller::Deadlines;
 
 use crate::bed::{Bed, COUNTER, SILENT, patient};
-use crate::left::{kill, possible};
+use crate::left::{kill, possible, stand_still};
 
 const ONE: [u32; 1] = [COUNTER];
 const THREE: [u32; 3] = [COUNTER; 3];
@@ -67,6 +67,34 @@ fn an_agent_is_killed_in_a_restore() {
     assert!(told.notes.contains("was lost"), "{}", told.notes);
     // Two were to be restored; the one that was killed found another start.
     assert!(told.count(4, StartKind::Dedup) <= 1, "{:?}\n{}", told.records, told.notes);
+    bed.end();
+}
+
+#[test]
+fn an_agent_is_killed_while_pages_come_back() {
+    if !possible("an agent killed while pages come back") {
+        return;
+    }
+    // No CRIU takes part in a restore to a held process. The agent of the base stands still meanwhile, so whoever restores waits for its pages.
+    let bed = Bed::new("pages", None);
+    let steps = vec![
+        bed.at_once(&ONE),
+        bed.after(&FIVE, |o| o.settled(1, 0)),
+        bed.after(&FIVE, |o| {
+            o.settled(5, 4);
+            stand_still(o.asked("dump")[0], true);
+        }),
+        bed.after(&[], |o| {
+            let owner = o.asked("dump")[0];
+            kill(o.reading_from(owner));
+            stand_still(owner, false);
+        }),
+    ];
+    let told = bed.run(false, patient(), steps);
+    told.all_answered();
+    assert!(told.notes.contains("was lost"), "{}", told.notes);
+    // Of five requests one at least was with the agent that was killed, and found another start.
+    assert!(told.count(6, StartKind::Dedup) < 4, "{:?}\n{}", told.records, told.notes);
     bed.end();
 }
 

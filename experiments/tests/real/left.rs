@@ -80,6 +80,29 @@ pub fn kill(pid: i32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
 }
 
+/// Stops a process, or lets it go on.
+pub fn stand_still(pid: i32, still: bool) {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), if still { SIGSTOP } else { SIGCONT }).unwrap();
+}
+
+/// Whether process `of` has not read what process `from` sent it over TCP.
+pub fn unread(of: i32, from: i32) -> bool {
+    let sockets = |pid: i32| -> Vec<String> {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let links = fds.filter_map(|fd| fs::read_link(fd.path()).ok()).map(|l| l.display().to_string());
+        links.filter_map(|l| Some(l.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect()
+    };
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    // Number, local and remote address, state, queues (sent:received), timer, retransmissions, user, timeout, inode.
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
+    let of_process = |inodes: &[String], row: &[&str]| inodes.iter().any(|i| i == row[9]);
+    let (of, from) = (sockets(of), sockets(from));
+    rows.iter()
+        .filter(|r| of_process(&of, r) && !r[4].ends_with(":00000000"))
+        .any(|r| rows.iter().any(|peer| of_process(&from, peer) && (peer[1], peer[2]) == (r[2], r[1])))
+}
+
 /// Whether such tests can run here; if not, a line says how they could.
 pub fn possible(test: &str) -> bool {
     let (criu, python) = (criu(), python());
