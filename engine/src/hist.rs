@@ -50,6 +50,36 @@ impl<const BITS: u32> Histogram<BITS> {
     #[inline]
     pub fn add(&mut self, value: Duration) {
         let us = value.as_micros();
+        self.count_in(us);
+        self.total += 1;
+        let (sum, over) = self.sum.overflowing_add(us);
+        self.sum = sum;
+        self.sum_high += u32::from(over);
+        self.min = self.min.min(us);
+        self.max = self.max.max(us);
+    }
+
+    /// Counts a value in its bucket and nowhere else; [`Self::sum_up`] is to follow when all are in.
+    #[inline]
+    pub fn add_unsummed(&mut self, value: Duration) {
+        self.count_in(value.as_micros());
+    }
+
+    /// Takes number, sum, smallest and largest from histograms of the same values.
+    pub fn sum_up<'a, const OTHER: u32>(&mut self, parts: impl Iterator<Item = &'a Histogram<OTHER>>) {
+        (self.total, self.sum, self.sum_high, self.min, self.max) = (0, 0, 0, u64::MAX, 0);
+        for part in parts.filter(|part| part.total > 0) {
+            self.total += part.total;
+            let (sum, over) = self.sum.overflowing_add(part.sum);
+            self.sum = sum;
+            self.sum_high += part.sum_high + u32::from(over);
+            self.min = self.min.min(part.min);
+            self.max = self.max.max(part.max);
+        }
+    }
+
+    #[inline]
+    fn count_in(&mut self, us: u64) {
         let bucket = Self::bucket(us);
         // Below the first bucket this wraps and is beyond the last one.
         match self.counts.get_mut(bucket.wrapping_sub(self.first as usize)) {
@@ -61,12 +91,6 @@ impl<const BITS: u32> Histogram<BITS> {
             }
             None => self.add_beyond(bucket, us),
         }
-        self.total += 1;
-        let (sum, over) = self.sum.overflowing_add(us);
-        self.sum = sum;
-        self.sum_high += u32::from(over);
-        self.min = self.min.min(us);
-        self.max = self.max.max(us);
     }
 
     /// Hint: `value` will be added soon.

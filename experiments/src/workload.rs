@@ -73,13 +73,7 @@ impl Workload {
     /// A stream of arrivals for the simulator: appends the next batch, false at the end.
     pub fn arrivals(&self, seed: u64) -> impl FnMut(&mut Vec<Arrival>) -> bool + '_ {
         let mut stream: Arrivals<'_> = self.trace.arrivals(seed);
-        let mut batch = Vec::new();
-        move |out| {
-            batch.clear();
-            let more = stream.next_batch(&mut batch);
-            out.extend(batch.iter().map(|a| Arrival { at: a.at, function: a.function, run: a.run }));
-            more
-        }
+        move |out| stream.next_batch(out)
     }
 }
 

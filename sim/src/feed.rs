@@ -26,18 +26,20 @@ impl<B: FnMut(&mut Vec<Arrival>) -> bool> Feed<B> {
     /// When the next one is; `FAR` at the end.
     #[inline]
     pub fn next_at(&mut self) -> Instant {
-        if self.at == self.batch.len() {
-            self.refill();
+        match self.batch.get(self.at) {
+            Some(a) => a.at,
+            None => self.refill(),
         }
-        self.batch.get(self.at).map_or(Instant::FAR, |a| a.at)
     }
 
-    fn refill(&mut self) {
+    #[cold]
+    fn refill(&mut self) -> Instant {
         self.batch.clear();
         self.at = 0;
         while self.more && self.batch.is_empty() {
             self.more = (self.next_batch)(&mut self.batch);
         }
+        self.batch.first().map_or(Instant::FAR, |a| a.at)
     }
 
     /// What is there of the batch, from the next one on.

@@ -1,13 +1,15 @@
 //! The event queue: what happens next, in the order of time and, at one instant, of scheduling.
 //!
-//! A wheel of wheels (Varghese and Lauck, SOSP 1987) over the digits, base 64, of the time in µs. Time never goes back:
-//! every event is at or after `base`, the time of the one that came out last. An event lies at the level of the highest
-//! digit in which its time differs from `base`, in the slot of its own digit there. So the next event is in the first slot
-//! in use of the lowest level in use, and slots of level 0 hold one instant each. When the first slot of a higher
-//! level is reached, its events move down, but a lone one is taken out at once: with few events under way an event moves
-//! once or twice whatever the distance, and never is the whole queue looked at.
+//! What happens soon lies in a sorted array, the *front*, and everything later in a wheel of wheels (Varghese and Lauck, SOSP 1987)
+//! over the digits, base 64, of the time in µs. Time never goes back: every event in the wheel is at or after `base`, and lies at the level
+//! of the highest digit in which its time differs from `base`, in the slot of its own digit there. So the next events are those of the first
+//! slot in use of the lowest level in use. When the front is empty, that slot becomes the front if it has few events, and otherwise
+//! its events move down a level. Events scheduled before the end of the slot that is the front are put into it, at their place; a
+//! front that becomes long gives its later half back to the wheel.
 //!
-//! Slots are first in, first out, and moving down keeps the order; so events of one instant come out as they were scheduled.
+//! Events come out of the front one after the other without a look at the wheel, and those after the next are known. With few events under
+//! way the front is all there is; with many a slot of some milliseconds is sorted at a time. An event moves once or twice whatever the
+//! distance. Slots are first in, first out, moving and sorting keep the order; so events of one instant come out as they were scheduled.
 
 use medes_engine::ahead;
 use medes_engine::id::SandboxId;
@@ -15,6 +17,7 @@ use medes_engine::units::Instant;
 
 /// Something that will happen to a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Kind {
     Started,
     Restored,
@@ -38,6 +41,45 @@ pub(crate) struct Event {
     pub kind: Kind,
 }
 
+/// Bits of a slot of the engine's table in an entry; the kind has the rest. A table with more slots would take 100 GB.
+const SLOT_BITS: u32 = 29;
+
+/// An event, packed.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Entry {
+    at: u64,
+    generation: u32,
+    slot_and_kind: u32,
+}
+
+impl Entry {
+    #[inline]
+    fn new(at: Instant, sandbox: SandboxId, kind: Kind) -> Self {
+        debug_assert!(sandbox.slot < 1 << SLOT_BITS, "too many sandboxes for the event queue");
+        let slot_and_kind = sandbox.slot | (kind as u32) << SLOT_BITS;
+        Self { at: at.as_micros(), generation: sandbox.generation, slot_and_kind }
+    }
+
+    #[inline]
+    fn slot(self) -> u32 {
+        self.slot_and_kind & ((1 << SLOT_BITS) - 1)
+    }
+
+    #[inline]
+    fn event(self) -> Event {
+        let kind = match self.slot_and_kind >> SLOT_BITS {
+            0 => Kind::Started,
+            1 => Kind::Restored,
+            2 => Kind::Finished,
+            3 => Kind::Checkpointed,
+            _ => Kind::Reduced,
+        };
+        let sandbox = SandboxId { generation: self.generation, slot: self.slot() };
+        Event { at: Instant::from_micros(self.at), sandbox, kind }
+    }
+}
+
 /// Bits of a digit.
 const DIGIT: u32 = 6;
 /// Slots of a level: one for each digit.
@@ -47,37 +89,43 @@ const LEVELS: usize = 64usize.div_ceil(DIGIT as usize);
 /// No entry.
 const NIL: u32 = u32::MAX;
 
+/// A slot with so many events or fewer becomes the front.
+const FEW: u32 = 64;
+/// A front with so many events gives half of them back before it takes another.
+const LONG: usize = 128;
+
 /// Events of a node.
-const ROOM: usize = 5;
+const ROOM: usize = 7;
 
 /// Some events of one slot: two cache lines, so that a long slot is read as fast as memory gives it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Node {
     next: u32,
-    /// Those in it are `events[first..end]`.
-    first: u16,
-    end: u16,
-    events: [Event; ROOM],
+    len: u32,
+    entries: [Entry; ROOM],
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     head: u32,
     tail: u32,
-    /// The earliest of its events.
-    min: Instant,
+    /// The earliest of its events, µs.
+    min: u64,
+    count: u32,
 }
 
-const EMPTY: Slot = Slot { head: NIL, tail: NIL, min: Instant::FAR };
+const EMPTY: Slot = Slot { head: NIL, tail: NIL, min: u64::MAX, count: 0 };
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Time of the event that came out last.
-    base: u64,
-    /// When the next event is, and the slot it is in; `FAR` and any without one.
+    /// When the next event is; `FAR` without one.
     next_at: Instant,
-    next_slot: u32,
+    /// Every event before `front_end`, the next one last.
+    front: Vec<Entry>,
+    front_end: u64,
+    /// Start of the slot that was looked into last.
+    base: u64,
     levels_in_use: u32,
     /// Slots in use, a bit each.
     in_use: [u64; LEVELS],
@@ -90,9 +138,10 @@ pub(crate) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            base: 0,
             next_at: Instant::FAR,
-            next_slot: 0,
+            front: Vec::with_capacity(LONG),
+            front_end: 0,
+            base: 0,
             levels_in_use: 0,
             in_use: [0; LEVELS],
             slots: Box::new([EMPTY; LEVELS * SLOTS]),
@@ -106,10 +155,13 @@ impl Queue {
     /// Schedules an event; `at` is not before the last event that was taken out.
     #[inline]
     pub fn push(&mut self, at: Instant, sandbox: SandboxId, kind: Kind) {
-        let slot = self.append(Event { at, sandbox, kind });
-        if at <= self.next_at {
-            (self.next_at, self.next_slot) = (at, slot);
+        let entry = Entry::new(at, sandbox, kind);
+        if entry.at < self.front_end {
+            self.insert(entry);
+        } else {
+            self.append(entry);
         }
+        self.next_at = self.next_at.min(at);
     }
 
     /// When the next event is; `FAR` without one.
@@ -121,128 +173,134 @@ impl Queue {
     /// Takes the next event out.
     #[inline]
     pub fn pop(&mut self) -> Option<Event> {
-        if self.levels_in_use == 0 {
-            return None;
+        if self.front.is_empty() {
+            self.refill();
         }
-        let mut at = self.next_slot as usize;
-        let Slot { mut head, tail, .. } = self.slots[at];
-        if at >= SLOTS && (head != tail || self.nodes[head as usize].end > 1) {
-            at = self.move_down(at);
-            head = self.slots[at].head;
-        }
-        let node = &mut self.nodes[head as usize];
-        let event = node.events[usize::from(node.first) % ROOM];
-        node.first += 1;
-        self.base = event.at.as_micros();
-        if node.first < node.end {
-            // Others of the same instant: only slots of level 0 hold several now.
-            self.next_slot = at as u32;
-            return Some(event);
-        }
-        let next = std::mem::replace(&mut node.next, self.vacant);
-        self.vacant = head;
-        if next == NIL {
-            self.slots[at] = EMPTY;
-            self.mark_empty(at);
-            self.find_next();
-        } else {
-            self.slots[at].head = next;
-            self.next_slot = at as u32;
-        }
-        Some(event)
+        let entry = self.front.pop()?;
+        self.next_at = match self.front.last() {
+            Some(next) => Instant::from_micros(next.at),
+            None => self.first_slot().map_or(Instant::FAR, |slot| Instant::from_micros(self.slots[slot].min)),
+        };
+        Some(entry.event())
     }
 
-    /// The sandbox of the event that will likely come out next.
+    /// The slot of the sandbox whose event is the `n`-th from now, 0 being the next, if that is known.
     #[inline]
-    pub fn next_sandbox(&self) -> Option<SandboxId> {
-        let node = self.nodes.get(self.slots[self.next_slot as usize].head as usize)?;
-        node.events.get(usize::from(node.first)).map(|event| event.sandbox)
+    pub fn upcoming(&self, n: usize) -> Option<u32> {
+        self.front.len().checked_sub(n + 1).and_then(|at| self.front.get(at)).map(|entry| entry.slot())
+    }
+
+    /// Puts an event into the front.
+    #[inline]
+    fn insert(&mut self, entry: Entry) {
+        if self.front.len() >= LONG {
+            self.give_back();
+            if entry.at >= self.front_end {
+                return self.append(entry);
+            }
+        }
+        let later = self.front.partition_point(|other| other.at > entry.at);
+        self.front.insert(later, entry);
+    }
+
+    /// Moves the later half of the front to the wheel, unless everything in it is of one instant.
+    #[cold]
+    fn give_back(&mut self) {
+        let end = self.front[self.front.len() / 2].at;
+        let given = self.front.partition_point(|entry| entry.at >= end);
+        if given < self.front.len() {
+            self.front_end = end;
+            for i in (0..given).rev() {
+                self.append(self.front[i]);
+            }
+            self.front.drain(..given);
+        }
     }
 
     /// The first slot in use of the lowest level in use.
     #[inline]
-    fn find_next(&mut self) {
-        self.next_at = Instant::FAR;
-        if self.levels_in_use != 0 {
-            let level = self.levels_in_use.trailing_zeros() as usize;
-            let slot = level * SLOTS + self.in_use[level % LEVELS].trailing_zeros() as usize % SLOTS;
-            (self.next_at, self.next_slot) = (self.slots[slot].min, slot as u32);
+    fn first_slot(&self) -> Option<usize> {
+        if self.levels_in_use == 0 {
+            return None;
+        }
+        let level = self.levels_in_use.trailing_zeros() as usize % LEVELS;
+        Some(level * SLOTS + self.in_use[level].trailing_zeros() as usize % SLOTS)
+    }
+
+    /// Fills the front, which is empty, with the first events of the wheel.
+    fn refill(&mut self) {
+        while let Some(place) = self.first_slot() {
+            let Slot { mut head, min, count, .. } = std::mem::replace(&mut self.slots[place], EMPTY);
+            let (level, digit) = (place / SLOTS, place % SLOTS);
+            self.in_use[level] &= !(1 << digit);
+            if self.in_use[level] == 0 {
+                self.levels_in_use &= !(1 << level);
+            }
+            let width = 1u64 << (level as u32 * DIGIT);
+            self.base = min & !(width - 1);
+            let few = count <= FEW || level == 0;
+            while head != NIL {
+                let node = self.nodes[head as usize];
+                ahead::fetch(&self.nodes, node.next as usize);
+                // Free at once: what is appended may have it.
+                self.nodes[head as usize].next = std::mem::replace(&mut self.vacant, head);
+                let entries = &node.entries[..node.len as usize];
+                if few {
+                    self.front.extend_from_slice(entries);
+                } else {
+                    entries.iter().for_each(|entry| self.append(*entry));
+                }
+                head = node.next;
+            }
+            if few {
+                self.front_end = self.base.saturating_add(width);
+                self.front.sort_by_key(|entry| entry.at);
+                self.front.reverse();
+                return;
+            }
         }
     }
 
-    /// Puts an event at the end of the slot that its time gives, and says which that is.
+    /// Puts an event at the end of the slot that its time gives.
     #[inline]
-    fn append(&mut self, event: Event) -> u32 {
-        let at_us = event.at.as_micros();
-        debug_assert!(at_us >= self.base, "an event in the past");
-        let level = ((at_us ^ self.base) | 1).ilog2() / DIGIT;
-        let digit = (at_us >> (level * DIGIT)) as usize % SLOTS;
+    fn append(&mut self, entry: Entry) {
+        debug_assert!(entry.at >= self.base, "an event in the past");
+        let level = ((entry.at ^ self.base) | 1).ilog2() / DIGIT;
+        let digit = (entry.at >> (level * DIGIT)) as usize % SLOTS;
         let level = level as usize;
-        let place = level * SLOTS + digit;
-        let slot = &mut self.slots[place];
-        slot.min = slot.min.min(event.at);
+        let slot = &mut self.slots[level * SLOTS + digit];
+        slot.min = slot.min.min(entry.at);
+        slot.count += 1;
         let tail = slot.tail;
-        if tail == NIL {
-            self.in_use[level] |= 1 << digit;
-            self.levels_in_use |= 1 << level;
-        } else {
-            let node = &mut self.nodes[tail as usize];
-            if usize::from(node.end) < ROOM {
-                node.events[usize::from(node.end)] = event;
-                node.end += 1;
-                return place as u32;
-            }
+        if let Some(node) = self.nodes.get_mut(tail as usize)
+            && (node.len as usize) < ROOM
+        {
+            node.entries[node.len as usize] = entry;
+            node.len += 1;
+            return;
         }
-        let number = self.node_with(event);
-        let slot = &mut self.slots[place];
+        let number = self.vacant;
+        let (number, node) = match self.nodes.get_mut(number as usize) {
+            Some(node) => {
+                self.vacant = node.next;
+                (number, node)
+            }
+            None => {
+                self.nodes.push(Node { next: NIL, len: 0, entries: [entry; ROOM] });
+                let last = self.nodes.len() - 1;
+                (last as u32, &mut self.nodes[last])
+            }
+        };
+        (node.next, node.len) = (NIL, 1);
+        node.entries[0] = entry;
         slot.tail = number;
         if tail == NIL {
             slot.head = number;
+            self.in_use[level] |= 1 << digit;
+            self.levels_in_use |= 1 << level;
         } else {
             self.nodes[tail as usize].next = number;
         }
-        place as u32
-    }
-
-    /// A node of its own for an event.
-    #[inline]
-    fn node_with(&mut self, event: Event) -> u32 {
-        let number = self.vacant;
-        if let Some(node) = self.nodes.get_mut(number as usize) {
-            self.vacant = node.next;
-            (node.next, node.first, node.end) = (NIL, 0, 1);
-            node.events[0] = event;
-            return number;
-        }
-        self.nodes.push(Node { next: NIL, first: 0, end: 1, events: [event; ROOM] });
-        (self.nodes.len() - 1) as u32
-    }
-
-    #[inline]
-    fn mark_empty(&mut self, at: usize) {
-        let level = at / SLOTS;
-        self.in_use[level] &= !(1 << (at % SLOTS));
-        if self.in_use[level] == 0 {
-            self.levels_in_use &= !(1 << level);
-        }
-    }
-
-    /// Moves the events of the first slot to lower levels, as `base` becomes the earliest of them; gives the slot of that one.
-    fn move_down(&mut self, at: usize) -> usize {
-        let Slot { mut head, min, .. } = std::mem::replace(&mut self.slots[at], EMPTY);
-        self.mark_empty(at);
-        self.base = min.as_micros();
-        while head != NIL {
-            let node = self.nodes[head as usize];
-            ahead::fetch(&self.nodes, node.next as usize);
-            // Free at once: what is appended may have it.
-            self.nodes[head as usize].next = std::mem::replace(&mut self.vacant, head);
-            for event in &node.events[..usize::from(node.end)] {
-                self.append(*event);
-            }
-            head = node.next;
-        }
-        min.as_micros() as usize % SLOTS
     }
 }
 

@@ -65,6 +65,10 @@ fn begin(
 /// So many arrivals before its turn the function of one is asked for, and the sandbox that will likely serve it.
 const FUNCTION_AHEAD: usize = 4;
 const SANDBOX_AHEAD: usize = 2;
+/// Tables of fewer functions stay in the caches.
+const MANY: usize = 2048;
+/// So many events before its turn the sandbox of one is asked for.
+const EVENTS_AHEAD: usize = 1;
 
 /// What the world knows of a slot of the engine's table: one cache line.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +114,8 @@ struct World<'a, S, W> {
     slots: Vec<Slot>,
     /// What shares cores, while they are limited.
     cores: Option<Cores>,
+    /// Whether there are so many functions that the memory of the next things to happen is worth asking for.
+    many: bool,
     /// Run times of requests that are not with a sandbox.
     pending: BTreeMap<RequestId, Duration>,
     /// The arrival being handled, until a sandbox takes it.
@@ -144,6 +150,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             watch: W::default(),
             slots: Vec::new(),
             cores: Cores::new(&setup.config),
+            many: setup.functions.len() >= MANY,
             pending: BTreeMap::new(),
             current: None,
             operations: 0,
@@ -165,33 +172,36 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             self.agent_is_there(Instant::ZERO, NodeId(node))?;
             self.will_measure(Instant::ZERO, NodeId(node));
         }
+        // Until then only arrivals, events and deadlines happen.
+        let mut quiet = Instant::ZERO;
         loop {
             let arrival = feed.next_at();
             let event = self.queue.next_at();
-            let deadline = self.engine.poll_deadline();
-            let fault = faults.get(next_fault).map_or(Instant::FAR, |f| f.0);
             // At one instant: faults, completions, arrivals, deadlines.
-            let now = arrival.min(event).min(deadline).min(fault);
-            if now == Instant::FAR || (now > end && arrival == Instant::FAR && self.idle()) {
-                break;
-            }
-            self.metrics.advance(now, &self.engine);
-            if fault == now {
-                let (_, node, lost) = faults[next_fault];
-                next_fault += 1;
-                self.node_changes(now, node, lost)?;
-            } else if event == now {
-                if let Some(event) = self.queue.pop() {
-                    self.expect_event();
-                    self.happens(event)?;
+            let (soon, deadline) = (arrival.min(event), self.engine.poll_deadline());
+            let now = soon.min(deadline);
+            if now >= quiet {
+                let fault = faults.get(next_fault).map_or(Instant::FAR, |f| f.0);
+                let now = now.min(fault);
+                if now == Instant::FAR || (now > end && arrival == Instant::FAR && self.idle()) {
+                    break;
                 }
-            } else if arrival == now {
-                let (request, a) = feed.take(self.profiles.len())?;
-                self.expect_arrivals(feed.rest());
-                self.arrives(request, a)?;
-            } else {
+                self.metrics.advance(now, &self.engine);
+                if fault == now {
+                    let (_, node, lost) = faults[next_fault];
+                    next_fault += 1;
+                    self.node_changes(now, node, lost)?;
+                    continue;
+                }
+                quiet = fault.min(self.metrics.next_sample()).min(end);
+            }
+            if soon > now {
                 self.engine.handle_deadline(now);
                 self.carry_out(now)?;
+            } else if event <= arrival {
+                self.next_event()?;
+            } else {
+                self.next_arrival(&mut feed)?;
             }
         }
         let end = feed.last().max(end);
@@ -204,17 +214,34 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         Ok(Outcome { base_pages, ..outcome })
     }
 
-    /// Asks for the memory that the next event will touch.
+    #[inline(always)]
+    fn next_event(&mut self) -> Result<(), SimError> {
+        let Some(event) = self.queue.pop() else { return Ok(()) };
+        if self.many {
+            self.expect_event();
+        }
+        self.happens(event)
+    }
+
+    #[inline(always)]
+    fn next_arrival(&mut self, feed: &mut Feed<impl FnMut(&mut Vec<Arrival>) -> bool>) -> Result<(), SimError> {
+        let (request, a) = feed.take(self.profiles.len())?;
+        if self.many {
+            self.expect_arrivals(feed.rest());
+        }
+        self.arrives(request, a)
+    }
+
+    /// Asks for the memory that an event after the next will touch.
     #[inline]
     fn expect_event(&self) {
-        if let Some(sandbox) = self.queue.next_sandbox() {
-            self.engine.expect_answer(sandbox.slot);
-            ahead::fetch(&self.slots, sandbox.slot as usize);
+        if let Some(slot) = self.queue.upcoming(EVENTS_AHEAD) {
+            self.engine.expect_answer(slot);
+            ahead::fetch(&self.slots, slot as usize);
         }
     }
 
     /// Asks for the memory that the next arrivals will touch.
-    #[inline]
     fn expect_arrivals(&self, next: &[Arrival]) {
         if let Some(a) = next.get(FUNCTION_AHEAD) {
             self.engine.expect_function(a.function);
@@ -226,14 +253,19 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn arrives(&mut self, request: RequestId, a: Arrival) -> Result<(), SimError> {
         self.current = Some((request, a.run));
         self.tell(a.at, Input::Arrived { request, function: a.function })?;
         if let Some((request, run)) = self.current.take() {
-            self.pending.insert(request, run);
+            self.wait(request, run);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn wait(&mut self, request: RequestId, run: Duration) {
+        self.pending.insert(request, run);
     }
 
     /// Whether every request has ended.
@@ -261,7 +293,10 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 self.pending.remove(&record.request);
             }
             self.metrics.record(&record);
-            let parts = self.parts.as_mut().and_then(|parts| parts.remove(&record.request)).unwrap_or_default();
+            let parts = match &mut self.parts {
+                Some(parts) => parts.remove(&record.request).unwrap_or_default(),
+                None => StartParts::default(),
+            };
             (self.sink)(&record, &parts);
         }
         self.metrics.memory(now, self.memory_in_use());
@@ -285,7 +320,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn act(&mut self, now: Instant, action: Action) {
         if let Action::Run { sandbox, node, function, request } = action {
             self.run_warm(now, sandbox, node, function, request);
@@ -294,12 +329,14 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let run = self.run_of(request);
         let (control, warm) = (self.control.draw(request.0), self.laws_of(function).warm.draw(request.0));
         let start = control + warm;
-        self.part(request, start, StartParts { control, ..StartParts::default() });
+        if self.parts.is_some() {
+            self.part(request, start, StartParts { control, ..StartParts::default() });
+        }
         self.slots[sandbox.slot as usize].serve(request, run, start);
         self.begin(now, sandbox, node, Kind::Woken, Work::of(start, 1.0));
     }
@@ -324,10 +361,11 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     }
 
     /// All actions but those of a warm start.
+    #[inline(never)]
     fn act_rarely(&mut self, now: Instant, action: Action) {
         let setup = self.setup;
         match action {
-            Action::Run { sandbox, node, function, request } => self.run_warm(now, sandbox, node, function, request),
+            Action::Run { .. } => {}
             Action::Spawn { sandbox, node, function, request } => {
                 let run = request.map(|r| self.run_of(r));
                 self.operations += 1;
@@ -413,7 +451,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     }
 
     /// Notes where the time of a start goes, if somebody asks; what is left of it is the sandbox's own.
-    #[inline]
     fn part(&mut self, request: RequestId, start: Duration, mut of: StartParts) {
         if let Some(parts) = &mut self.parts {
             of.resume = start.saturating_sub(of.control + of.read + of.patch);
@@ -440,7 +477,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         Work::of(time, self.setup.profile(function).restore.cores)
     }
 
-    #[inline]
+    #[inline(always)]
     fn happens(&mut self, event: Event) -> Result<(), SimError> {
         let Event { at, sandbox, kind } = event;
         match kind {

@@ -120,7 +120,8 @@ impl Engine {
     }
 
     /// Sees that an evictable sandbox has a valid entry in its node's heap, a new one if its key may have fallen.
-    fn offer_victim(&mut self, slot: usize, fell: bool) {
+    #[inline(never)]
+    pub(super) fn offer_victim(&mut self, slot: usize, fell: bool) {
         if self.sandboxes[slot].heap_entry != 0 && !fell {
             return;
         }

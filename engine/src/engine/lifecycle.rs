@@ -6,7 +6,7 @@ use crate::event::{Action, Method, PurgeReason};
 use crate::id::{FunctionId, NodeId, SandboxId};
 use crate::policy::{ClusterView, Form, FunctionView, SandboxView, Verdict, greedy_dual_priority};
 use crate::record::{Outcome, RequestRecord, StartKind};
-use crate::sandbox::{Assignment, Image, List, Sandbox, State, Transition};
+use crate::sandbox::{Assignment, Image, List, NIL, Sandbox, State, Transition};
 use crate::units::{Bytes, Duration, Instant};
 
 /// A policy that asks to be asked again at once is asked after this time.
@@ -127,13 +127,13 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn finished(&mut self, now: Instant, id: SandboxId, start: Duration) {
-        let Some(slot) = self.slot(id) else { return };
-        if self.sandboxes[slot].state != State::Running {
+        let slot = id.slot as usize;
+        let Some(s) = self.sandboxes.get_mut(slot) else { return };
+        if s.generation != id.generation || s.state != State::Running {
             return;
         }
-        let s = &mut self.sandboxes[slot];
         let Some(a) = s.take_current() else { return };
         let chosen = s.since;
         s.uses = s.uses.saturating_add(1);
@@ -167,14 +167,42 @@ impl Engine {
             start,
             run: now.since(chosen).saturating_sub(start),
         });
-        self.fall_idle(now, slot);
-        if !self.waiting.is_empty() {
-            self.serve_waiting(now);
+        if s.is_base || !self.waiting.is_empty() || self.config.reuseperiod > Duration::ZERO {
+            self.fall_idle(now, slot);
+            if !self.waiting.is_empty() {
+                self.serve_waiting(now);
+            }
+            return;
         }
+        // Nearly always: to the end of the list of warm ones, in one go. The same as [`Self::fall_idle`].
+        s.enter(State::Warm, now);
+        self.population.busy -= 1;
+        self.population.warm += 1;
+        s.list = List::Warm;
+        s.prev = std::mem::replace(&mut f.warm.tail, id.slot);
+        let (before, in_heap) = (s.prev, s.heap_entry != 0);
+        if !s.evictable && s.charged > Bytes::ZERO {
+            s.evictable = true;
+            let node = &mut self.nodes[node.index()];
+            node.evictable = node.evictable + s.charged;
+            if !node.reachable_dirty {
+                node.reachable_dirty = true;
+                self.reachable_dirty.push(s.node);
+            }
+            if !in_heap {
+                self.offer_victim(slot, false);
+            }
+        }
+        if before == NIL {
+            self.functions[function.index()].warm.head = id.slot;
+        } else {
+            self.sandboxes[before as usize].next = id.slot;
+        }
+        self.ask_policy(now, slot, function, false);
     }
 
     /// A sandbox has no request any more: the next one of its function, or idle.
-    #[inline]
+    #[inline(never)]
     fn fall_idle(&mut self, now: Instant, slot: usize) {
         let (function, is_base) = (self.sandboxes[slot].function, self.sandboxes[slot].is_base);
         self.enter(slot, if is_base { State::Base } else { State::Warm }, now);
@@ -191,6 +219,12 @@ impl Engine {
         };
         self.link(slot, list);
         self.settle_list(slot);
+        self.ask_policy(now, slot, function, is_base);
+    }
+
+    /// Asks the policy what is to be of a sandbox that has just fallen idle.
+    #[inline]
+    fn ask_policy(&mut self, now: Instant, slot: usize, function: FunctionId, is_base: bool) {
         let idle = self.policy.on_idle(now, function, is_base);
         if let Some(prewarm) = idle.prewarm {
             let f = &mut self.functions[function.index()];

@@ -133,14 +133,13 @@ impl<T: Copy> Outbox<T> {
 
     #[inline]
     fn pop_front(&mut self) -> Option<T> {
-        let item = self.items.get(self.next).copied();
-        if item.is_some() {
-            self.next += 1;
-        } else if self.next > 0 {
+        let item = *self.items.get(self.next)?;
+        self.next += 1;
+        if self.next == self.items.len() {
             self.items.clear();
             self.next = 0;
         }
-        item
+        Some(item)
     }
 }
 
@@ -242,8 +241,9 @@ pub struct Engine {
     counters: Counters,
     actions: Outbox<Action>,
     records: Outbox<RequestRecord>,
-    /// Whether arrivals are counted for rates.
+    /// Whether arrivals are counted for rates, and whether the policy is told of them.
     rated: bool,
+    tells_arrivals: bool,
 }
 
 impl Engine {
@@ -307,7 +307,6 @@ impl Engine {
             })
             .collect();
         Ok(Self {
-            policy,
             eviction,
             placement: Placement::new(config.placement),
             functions,
@@ -334,6 +333,8 @@ impl Engine {
             actions: Outbox::new(),
             records: Outbox::new(),
             rated,
+            tells_arrivals: policy.needs_arrivals(),
+            policy,
             config: config.clone(),
         })
     }

@@ -12,15 +12,57 @@ use crate::units::{Bytes, Duration, Instant};
 const DEDUP_CANDIDATES: usize = 8;
 
 impl Engine {
-    #[inline]
+    #[inline(always)]
     pub(super) fn arrived(&mut self, now: Instant, request: RequestId, function: FunctionId) {
         self.counters.arrived += 1;
         self.count_arrival(now, function);
         let f = &mut self.functions[function.index()];
         f.prewarm_at = Instant::FAR;
-        self.policy.on_arrival(now, function, f.count_busy);
+        if self.tells_arrivals {
+            self.policy.on_arrival(now, function, f.count_busy);
+        }
+        // Nearly every request. Nobody who waits could have this sandbox.
+        if f.warm.tail != NIL && f.cooling.head == NIL {
+            return self.run_last_used(now, request, function);
+        }
+        self.start_otherwise(now, request, function);
+    }
+
+    /// Starts a request that has just arrived and has no warm sandbox at hand.
+    #[inline(never)]
+    fn start_otherwise(&mut self, now: Instant, request: RequestId, function: FunctionId) {
         let waiting = Waiting { function, arrived: now, attempts: 0, waited: false };
         self.start_or_wait(now, request, waiting);
+    }
+
+    /// Gives a request that has just arrived to the warm sandbox of its function that was used last. The same as
+    /// [`Self::run_warm`] for any of them, in one go.
+    #[inline(always)]
+    fn run_last_used(&mut self, now: Instant, request: RequestId, function: FunctionId) {
+        let f = &mut self.functions[function.index()];
+        let slot = f.warm.tail;
+        let Some(s) = self.sandboxes.get_mut(slot as usize) else { return };
+        f.warm.tail = s.prev;
+        if s.prev == NIL {
+            f.warm.head = NIL;
+        }
+        f.count_busy += 1;
+        s.list = List::None;
+        s.assign(now, Assignment { request, arrived: now, kind: StartKind::Warm, attempts: 0, waited: false });
+        s.enter(State::Running, now);
+        self.counters.warm += 1;
+        self.population.warm -= 1;
+        self.population.busy += 1;
+        if std::mem::replace(&mut s.evictable, false) {
+            let node = &mut self.nodes[s.node.index()];
+            node.evictable = node.evictable - s.charged;
+            if !node.reachable_dirty {
+                node.reachable_dirty = true;
+                self.reachable_dirty.push(s.node);
+            }
+        }
+        let sandbox = SandboxId { generation: s.generation, slot };
+        self.actions.push_back(Action::Run { sandbox, node: s.node, function, request });
     }
 
     /// Starts a request, or lets it wait. Others that wait for memory go first; a warm sandbox of its own

@@ -135,6 +135,10 @@ impl Histogram {
 }
 
 impl Policy for Adaptive {
+    fn needs_arrivals(&self) -> bool {
+        true
+    }
+
     fn on_arrival(&mut self, now: Instant, function: FunctionId, busy: u32) {
         let histogram = &mut self.functions[function.index()];
         if busy == 0

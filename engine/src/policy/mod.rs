@@ -207,7 +207,12 @@ pub trait Policy: Send {
         false
     }
 
-    /// A request for `function` arrived while `busy` of its sandboxes served or started.
+    /// Whether it is to be told of arrivals.
+    fn needs_arrivals(&self) -> bool {
+        false
+    }
+
+    /// A request for `function` arrived while `busy` of its sandboxes served or started. Called if it needs arrivals.
     fn on_arrival(&mut self, _now: Instant, _function: FunctionId, _busy: u32) {}
 
     /// A sandbox fell idle after a request.

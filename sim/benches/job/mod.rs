@@ -67,28 +67,17 @@ pub fn setup(trace: &Trace, constant: bool, parameters: &[(&str, &str)]) -> Setu
     }
 }
 
-/// An arrival as the simulation takes it.
-pub fn arrival(a: &medes_traces::Arrival) -> Arrival {
-    Arrival { at: a.at, function: a.function, run: a.run }
-}
-
 /// Runs `setup` on the trace's arrivals, drawn as they are needed.
 pub fn streamed(setup: &Setup, trace: &Trace) -> Outcome {
-    let (mut arrivals, mut drawn) = (trace.arrivals(setup.seed), Vec::new());
-    let next_batch = |out: &mut Vec<Arrival>| {
-        drawn.clear();
-        let more = arrivals.next_batch(&mut drawn);
-        out.extend(drawn.iter().map(arrival));
-        more
-    };
-    run(setup, next_batch)
+    let mut arrivals = trace.arrivals(setup.seed);
+    run(setup, |out| arrivals.next_batch(out))
 }
 
 /// All arrivals of a trace.
 pub fn collect(trace: &Trace, seed: u64) -> Vec<Arrival> {
-    let (mut arrivals, mut drawn) = (trace.arrivals(seed), Vec::new());
-    while arrivals.next_batch(&mut drawn) {}
-    drawn.iter().map(arrival).collect()
+    let (mut arrivals, mut all) = (trace.arrivals(seed), Vec::new());
+    while arrivals.next_batch(&mut all) {}
+    all
 }
 
 /// Runs `setup` on arrivals in memory.
