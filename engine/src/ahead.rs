@@ -3,6 +3,9 @@
 //! In a run with tens of thousands of functions most of a request's time is spent waiting for cache lines. What the next
 //! arrivals and the next event will touch is known before they are handled, so it can be on its way meanwhile.
 
+/// Tables of fewer functions stay in the caches: there is nothing to gain.
+pub const MANY: usize = 2048;
+
 /// Asks for the cache lines of `items[at]`; does nothing beyond the end, and changes nothing ever.
 #[inline]
 pub fn fetch<T>(items: &[T], at: usize) {

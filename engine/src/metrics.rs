@@ -243,21 +243,11 @@ impl Metrics {
     }
 
     /// A request ended.
-    #[inline]
+    #[inline(always)]
     pub fn record(&mut self, r: &RequestRecord) {
         let answered = r.outcome == Ended::Answered;
         if !answered || r.kind != Some(StartKind::Warm) || r.wait > Duration::ZERO {
-            let f = &mut self.functions[r.function.index()];
-            f.queued += u64::from(r.wait > Duration::ZERO);
-            match r.kind {
-                _ if !answered => f.dropped += 1,
-                Some(StartKind::Warm) => {}
-                Some(StartKind::Dedup) => {
-                    f.dedup += 1;
-                    self.dedup_start_us += u128::from(r.start.as_micros());
-                }
-                _ => f.cold += 1,
-            }
+            self.count(r.function, answered, r.kind, r.wait, r.start);
         }
         if answered {
             self.answers.push(Answer { function: r.function.0, latency: r.end_to_end(), start: r.wait + r.start });
@@ -267,14 +257,40 @@ impl Metrics {
         }
     }
 
+    /// Counts what is not a plain warm start.
+    #[inline(never)]
+    fn count(
+        &mut self,
+        function: FunctionId,
+        answered: bool,
+        kind: Option<StartKind>,
+        wait: Duration,
+        start: Duration,
+    ) {
+        let f = &mut self.functions[function.index()];
+        f.queued += u64::from(wait > Duration::ZERO);
+        match kind {
+            _ if !answered => f.dropped += 1,
+            Some(StartKind::Warm) => {}
+            Some(StartKind::Dedup) => {
+                f.dedup += 1;
+                self.dedup_start_us += u128::from(start.as_micros());
+            }
+            _ => f.cold += 1,
+        }
+    }
+
     #[inline(never)]
     fn add_answers(&mut self) {
+        let many = self.functions.len() >= ahead::MANY;
         for (i, a) in self.answers.iter().enumerate() {
-            if let Some(coming) = self.answers.get(i + FUNCTION_AHEAD) {
-                ahead::fetch(&self.functions, coming.function as usize);
-            }
-            if let Some(coming) = self.answers.get(i + BUCKET_AHEAD) {
-                self.functions[coming.function as usize].latency.ask_for(coming.latency);
+            if many {
+                if let Some(coming) = self.answers.get(i + FUNCTION_AHEAD) {
+                    ahead::fetch(&self.functions, coming.function as usize);
+                }
+                if let Some(coming) = self.answers.get(i + BUCKET_AHEAD) {
+                    self.functions[coming.function as usize].latency.ask_for(coming.latency);
+                }
             }
             self.functions[a.function as usize].latency.add(a.latency);
         }

@@ -65,10 +65,9 @@ fn begin(
 /// So many arrivals before its turn the function of one is asked for, and the sandbox that will likely serve it.
 const FUNCTION_AHEAD: usize = 4;
 const SANDBOX_AHEAD: usize = 2;
-/// Tables of fewer functions stay in the caches.
-const MANY: usize = 2048;
-/// So many events before its turn the sandbox of one is asked for.
-const EVENTS_AHEAD: usize = 1;
+/// So many events before its turn the sandbox of one is asked for, then its function, then the sandbox that it will follow in the list
+/// of idle ones.
+const EVENT_STAGES: [usize; 3] = [5, 3, 1];
 
 /// What the world knows of a slot of the engine's table: one cache line.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +150,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             slots: Vec::new(),
             cores: Cores::new(&setup.config),
             many: setup.functions.len() >= MANY,
+            many: setup.functions.len() >= ahead::MANY,
             pending: BTreeMap::new(),
             current: None,
             operations: 0,
@@ -232,12 +232,20 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         self.arrives(request, a)
     }
 
-    /// Asks for the memory that an event after the next will touch.
+    /// Asks for the memory that the next events will touch.
     #[inline]
     fn expect_event(&self) {
-        if let Some(slot) = self.queue.upcoming(EVENTS_AHEAD) {
+        let [sandbox, function, list] = EVENT_STAGES.map(|n| self.queue.upcoming(n));
+        if let Some(slot) = sandbox {
             self.engine.expect_answer(slot);
             ahead::fetch(&self.slots, slot as usize);
+        }
+        let function_of = |slot: u32| self.slots.get(slot as usize).map(|slot| FunctionId(slot.function));
+        if let Some(function) = function.and_then(function_of) {
+            self.engine.expect_function(function);
+        }
+        if let Some(function) = list.and_then(function_of) {
+            self.engine.expect_warm(function);
         }
     }
 
@@ -283,18 +291,26 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
 
     #[inline(always)]
     fn carry_out(&mut self, now: Instant) -> Result<(), SimError> {
-        while let Some(action) = self.engine.poll_action() {
-            self.watch.action(now, &action)?;
-            self.act(now, action);
+        loop {
+            if let Some((sandbox, node, function, request)) = self.engine.poll_run() {
+                self.watch.action(now, &Action::Run { sandbox, node, function, request })?;
+                self.run_warm(now, sandbox, node, function, request);
+            } else if let Some(action) = self.engine.poll_action() {
+                self.watch.action(now, &action)?;
+                self.act(now, action);
+            } else {
+                break;
+            }
         }
         while let Some(record) = self.engine.poll_record() {
             self.watch.record(now, &record)?;
+            let request = record.request;
             if record.node.is_none() {
-                self.pending.remove(&record.request);
+                self.pending.remove(&request);
             }
             self.metrics.record(&record);
             let parts = match &mut self.parts {
-                Some(parts) => parts.remove(&record.request).unwrap_or_default(),
+                Some(parts) => parts.remove(&request).unwrap_or_default(),
                 None => StartParts::default(),
             };
             (self.sink)(&record, &parts);
@@ -317,15 +333,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         match self.current.take_if(|(r, _)| *r == request) {
             Some((_, run)) => run,
             None => self.pending.remove(&request).unwrap_or(Duration::ZERO),
-        }
-    }
-
-    #[inline(always)]
-    fn act(&mut self, now: Instant, action: Action) {
-        if let Action::Run { sandbox, node, function, request } = action {
-            self.run_warm(now, sandbox, node, function, request);
-        } else {
-            self.act_rarely(now, action);
         }
     }
 
@@ -360,12 +367,11 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    /// All actions but those of a warm start.
     #[inline(never)]
-    fn act_rarely(&mut self, now: Instant, action: Action) {
+    fn act(&mut self, now: Instant, action: Action) {
         let setup = self.setup;
         match action {
-            Action::Run { .. } => {}
+            Action::Run { sandbox, node, function, request } => self.run_warm(now, sandbox, node, function, request),
             Action::Spawn { sandbox, node, function, request } => {
                 let run = request.map(|r| self.run_of(r));
                 self.operations += 1;

@@ -19,7 +19,7 @@ const OFFSET_BITS: u32 = 26;
 /// So many requests or fewer are sorted by comparisons.
 const FEW: usize = 128;
 /// A minute with more requests is cut into spans of about as many, each sorted by itself while it is in the cache.
-const SPAN: usize = 512;
+const SPAN: usize = 1024;
 /// A minute is cut into no more than 2 to the power of this many spans.
 const MOST_SPANS: u32 = 12;
 /// Bits of one pass of the radix sort.

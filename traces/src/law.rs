@@ -194,8 +194,8 @@ impl RunLaw {
         let u = (f64::from(bits) + 0.5) * (1.0 / 4_294_967_296.0);
         let piece = &segment.pieces[usize::from(u >= segment.split)];
         let micros = piece.value + piece.slope * (u - piece.start);
-        // A float that is negative or too large saturates in the conversion.
-        Duration::from_micros((micros + 0.5) as u64)
+        // A float that is too large saturates in the conversion, which to a signed number is the shorter one.
+        Duration::from_micros(((micros + 0.5) as i64).max(0) as u64)
     }
 }
 

@@ -266,9 +266,6 @@ impl Engine {
     /// Counts an arrival for the rates, and once a minute forgets what left the window.
     #[inline]
     pub(super) fn count_arrival(&mut self, now: Instant, function: FunctionId) {
-        if !self.rated {
-            return;
-        }
         self.roll_rates(now);
         let f = &mut self.functions[function.index()];
         if let Some(rates) = &mut f.rates {
@@ -312,9 +309,15 @@ impl Engine {
         s.deadline = at;
         // An entry that fires earlier is moved on when it does: a renewal costs nothing.
         if at < s.timer {
-            s.timer = at;
-            self.timers.push(Reverse((at, slot as u32, s.generation)));
+            self.set_timer(slot, at);
         }
+    }
+
+    fn set_timer(&mut self, slot: usize, at: Instant) {
+        let s = &mut self.sandboxes[slot];
+        s.timer = at;
+        self.timers.push(Reverse((at, slot as u32, s.generation)));
+        self.next_deadline = self.next_deadline.min(at);
     }
 
     /// Outside check, O(sandboxes): accounts, lists and counts recomputed from the table.

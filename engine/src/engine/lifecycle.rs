@@ -4,7 +4,7 @@ use super::{Engine, START_WEIGHT, UNKNOWN_DEDUP_START_MS};
 use crate::config::DedupScope;
 use crate::event::{Action, Method, PurgeReason};
 use crate::id::{FunctionId, NodeId, SandboxId};
-use crate::policy::{ClusterView, Form, FunctionView, SandboxView, Verdict, greedy_dual_priority};
+use crate::policy::{ClusterView, Form, FunctionView, Prewarm, SandboxView, Verdict, greedy_dual_priority};
 use crate::record::{Outcome, RequestRecord, StartKind};
 use crate::sandbox::{Assignment, Image, List, NIL, Sandbox, State, Transition};
 use crate::units::{Bytes, Duration, Instant};
@@ -223,15 +223,11 @@ impl Engine {
     }
 
     /// Asks the policy what is to be of a sandbox that has just fallen idle.
-    #[inline]
+    #[inline(always)]
     fn ask_policy(&mut self, now: Instant, slot: usize, function: FunctionId, is_base: bool) {
         let idle = self.policy.on_idle(now, function, is_base);
         if let Some(prewarm) = idle.prewarm {
-            let f = &mut self.functions[function.index()];
-            f.prewarm_at = now + prewarm.after;
-            f.prewarm_keep = prewarm.keep;
-            let at = f.prewarm_at;
-            self.prewarms.push(std::cmp::Reverse((at, function)));
+            self.plan_prewarm(now, function, prewarm);
         }
         if idle.ask_in == Duration::ZERO && self.sandboxes[slot].references == 0 {
             self.counters.purged += 1;
@@ -239,6 +235,16 @@ impl Engine {
         } else {
             self.set_deadline(slot, now + idle.ask_in);
         }
+    }
+
+    #[inline(never)]
+    fn plan_prewarm(&mut self, now: Instant, function: FunctionId, prewarm: Prewarm) {
+        let f = &mut self.functions[function.index()];
+        f.prewarm_at = now + prewarm.after;
+        f.prewarm_keep = prewarm.keep;
+        let at = f.prewarm_at;
+        self.prewarms.push(std::cmp::Reverse((at, function)));
+        self.next_deadline = self.next_deadline.min(at);
     }
 
     /// An entry of the timer heap fires.

@@ -115,31 +115,38 @@ struct Chain {
 
 const EMPTY: Chain = Chain { head: NIL, tail: NIL };
 
-/// What is handed out after each step. Emptied from the front, then used again from the start: nothing is moved or allocated.
+/// What is handed out after each step, first in, first out. There is mostly one, which is kept apart: written and read field by
+/// field where it stays, not copied.
 struct Outbox<T> {
-    items: Vec<T>,
-    next: usize,
+    first: Option<T>,
+    rest: VecDeque<T>,
 }
 
-impl<T: Copy> Outbox<T> {
+impl<T> Outbox<T> {
     const fn new() -> Self {
-        Self { items: Vec::new(), next: 0 }
+        Self { first: None, rest: VecDeque::new() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_back(&mut self, item: T) {
-        self.items.push(item);
+        if self.first.is_none() && self.rest.is_empty() {
+            self.first = Some(item);
+        } else {
+            self.push_more(item);
+        }
     }
 
-    #[inline]
+    #[cold]
+    fn push_more(&mut self, item: T) {
+        self.rest.push_back(item);
+    }
+
+    #[inline(always)]
     fn pop_front(&mut self) -> Option<T> {
-        let item = *self.items.get(self.next)?;
-        self.next += 1;
-        if self.next == self.items.len() {
-            self.items.clear();
-            self.next = 0;
+        match self.first.take() {
+            None if !self.rest.is_empty() => self.rest.pop_front(),
+            first => first,
         }
-        Some(item)
     }
 }
 
@@ -227,6 +234,8 @@ pub struct Engine {
     vacant: Vec<u32>,
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     prewarms: BinaryHeap<Reverse<(Instant, FunctionId)>>,
+    /// Nothing is due before: timers, prewarms and the deadlines of those who wait are no earlier.
+    next_deadline: Instant,
     waiting: BTreeMap<RequestId, Waiting>,
     /// Functions with arrivals in the window, while rates are kept.
     active: Vec<FunctionId>,
@@ -320,6 +329,7 @@ impl Engine {
             vacant: Vec::new(),
             timers: BinaryHeap::new(),
             prewarms: BinaryHeap::new(),
+            next_deadline: Instant::FAR,
             waiting: BTreeMap::new(),
             active: Vec::new(),
             rated_minute: 0,
@@ -379,18 +389,21 @@ impl Engine {
         {
             self.drop_waiting(now, request, waiting);
         }
+        self.next_deadline = self.first_deadline();
     }
 
     /// When to call [`Self::handle_deadline`] at the latest; [`Instant::FAR`] for never.
     #[inline]
     pub fn poll_deadline(&self) -> Instant {
+        self.next_deadline
+    }
+
+    fn first_deadline(&self) -> Instant {
         let mut next = self.timers.peek().map_or(Instant::FAR, |Reverse((at, ..))| *at);
         if let Some(Reverse((at, _))) = self.prewarms.peek() {
             next = next.min(*at);
         }
-        if !self.waiting.is_empty()
-            && let Some((_, waiting)) = self.waiting.first_key_value()
-        {
+        if let Some((_, waiting)) = self.waiting.first_key_value() {
             next = next.min(waiting.arrived + self.config.queue_deadline);
         }
         next
@@ -417,6 +430,19 @@ impl Engine {
         ahead::fetch(&self.sandboxes, slot as usize);
     }
 
+    /// The next thing to do, if it is to run a request on a warm sandbox, as most are: its sandbox, node, function and request. The
+    /// same as [`Self::poll_action`] for these, without a copy of the action.
+    #[inline(always)]
+    pub fn poll_run(&mut self) -> Option<(SandboxId, NodeId, FunctionId, RequestId)> {
+        match self.actions.first {
+            Some(Action::Run { sandbox, node, function, request }) => {
+                self.actions.first = None;
+                Some((sandbox, node, function, request))
+            }
+            _ => None,
+        }
+    }
+
     /// The next thing to do.
     #[inline]
     pub fn poll_action(&mut self) -> Option<Action> {
@@ -424,7 +450,7 @@ impl Engine {
     }
 
     /// The next request that has ended.
-    #[inline]
+    #[inline(always)]
     pub fn poll_record(&mut self) -> Option<RequestRecord> {
         self.records.pop_front()
     }

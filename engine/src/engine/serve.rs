@@ -15,7 +15,9 @@ impl Engine {
     #[inline(always)]
     pub(super) fn arrived(&mut self, now: Instant, request: RequestId, function: FunctionId) {
         self.counters.arrived += 1;
-        self.count_arrival(now, function);
+        if self.rated {
+            self.count_arrival(now, function);
+        }
         let f = &mut self.functions[function.index()];
         f.prewarm_at = Instant::FAR;
         if self.tells_arrivals {
@@ -84,6 +86,7 @@ impl Engine {
             self.counters.queued += 1;
         }
         self.waiting.insert(request, Waiting { waited: true, ..waiting });
+        self.next_deadline = self.next_deadline.min(waiting.arrived + self.config.queue_deadline);
         let queue = &mut self.functions[waiting.function.index()].waiting;
         let at = queue.partition_point(|r| *r < request);
         queue.insert(at, request);
