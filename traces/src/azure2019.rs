@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::TraceError;
 use crate::dataset::{Day, MemoryEntry, RunEntry, assemble, minutes_of_day};
-use crate::invocations;
+use crate::invocations::{self, joined};
 use crate::law::RunRow;
 use crate::options::TraceOptions;
 use crate::report::ReadReport;
@@ -171,17 +171,22 @@ fn load(source: String, files: &[Files], options: &TraceOptions, mut report: Rea
     let mut days = Vec::with_capacity(files.len());
     for (i, files) in files.iter().enumerate() {
         let wanted = minutes_of_day(options.window, i);
-        let invocations = invocations::read(&files.invocations, wanted)?;
+        let (invocations, runs, memory) = std::thread::scope(|scope| {
+            let runs = files.runs.as_deref().map(|path| scope.spawn(|| read_runs(path)));
+            let memory = files.memory.as_deref().map(|path| scope.spawn(|| read_memory(path)));
+            (invocations::read(&files.invocations, wanted), runs.map(joined), memory.map(joined))
+        });
+        let invocations = invocations?;
         report.file(&files.invocations, invocations.rows.len() as u64);
         let mut day = Day { number: files.number, invocations, ..Day::default() };
         day.places[0] = files.invocations.display().to_string();
-        if let Some(path) = &files.runs {
-            day.runs = read_runs(path)?;
+        if let Some((path, runs)) = files.runs.as_ref().zip(runs) {
+            day.runs = runs?;
             day.places[1] = path.display().to_string();
             report.file(path, day.runs.len() as u64);
         }
-        if let Some(path) = &files.memory {
-            day.memory = read_memory(path)?;
+        if let Some((path, memory)) = files.memory.as_ref().zip(memory) {
+            day.memory = memory?;
             day.places[2] = path.display().to_string();
             report.file(path, day.memory.len() as u64);
         }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use medes_engine::units::{Bytes, Duration};
 
 use crate::TraceError;
-use crate::invocations::Invocations;
+use crate::invocations::{Invocations, joined, threads};
 use crate::law::{RunLaw, RunRow};
 use crate::options::{AppMemory, MINUTE_MICROS, MINUTES_PER_DAY, MemoryFigure, TraceOptions, Window};
 use crate::report::{Oddity, ReadReport};
@@ -51,6 +51,9 @@ pub(crate) struct MemoryEntry {
 
 /// Invocations of a minute, which is held in memory while its arrivals are drawn.
 const MOST_A_MINUTE: u64 = 1_000_000_000;
+
+/// A thread that puts cells in the order of minutes gets so many minutes or more.
+const MINUTES_A_THREAD: u32 = 120;
 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
@@ -259,35 +262,60 @@ fn added(a: &[(u16, u32)], b: &[(u16, u32)]) -> Vec<(u16, u32)> {
     all
 }
 
-/// From cells by function to cells by minute of the window.
+/// From cells by function to cells by minute of the window. Threads share the minutes: what each writes lies together.
 fn by_minute(tables: &[DayCells<'_>], ids: &[Option<u32>], window: Window) -> (Vec<usize>, Vec<Cell>) {
-    let each = |mut visit: Box<dyn FnMut(usize, Cell) + '_>| {
-        for (day, table) in (0u32..).zip(tables) {
-            for (function, cells, _) in &table.rows {
-                let Some(stream) = ids[*function as usize] else {
-                    continue;
-                };
-                for &(minute, count) in cells.iter() {
-                    let minute = day * MINUTES_PER_DAY + u32::from(minute);
-                    if (window.first..=window.last).contains(&minute) {
-                        visit((minute - window.first) as usize, Cell { stream, count });
-                    }
-                }
-            }
+    let share = window.minutes().div_ceil(threads() as u32).max(MINUTES_A_THREAD);
+    let windows = (window.first..=window.last).step_by(share as usize);
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let part = |first: u32| Window { first, last: window.last.min(first + share - 1) };
+        let start = |first: u32| scope.spawn(move || minutes_of(tables, ids, part(first)));
+        let handles: Vec<_> = windows.map(start).collect();
+        handles.into_iter().map(joined).collect()
+    });
+    let total: usize = parts.iter().map(|part| part.1.len()).sum();
+    let (mut starts, mut cells) = (vec![0], Vec::new());
+    for (part_starts, part) in parts {
+        starts.extend(part_starts[1..].iter().map(|start| start + cells.len()));
+        if cells.is_empty() {
+            cells = part;
+            cells.reserve_exact(total - cells.len());
+        } else {
+            cells.extend_from_slice(&part);
         }
-    };
+    }
+    (starts, cells)
+}
+
+/// [`by_minute`] of some minutes: where each begins, and the cells.
+fn minutes_of(tables: &[DayCells<'_>], ids: &[Option<u32>], window: Window) -> (Vec<usize>, Vec<Cell>) {
     let mut starts = vec![0; window.minutes() as usize + 1];
-    each(Box::new(|minute, _| starts[minute + 1] += 1));
+    for_each_cell(tables, ids, window, |minute, _| starts[minute + 1] += 1);
     for minute in 1..starts.len() {
         starts[minute] += starts[minute - 1];
     }
     let mut free = starts.clone();
     let mut cells = vec![Cell { stream: 0, count: 0 }; starts[starts.len() - 1]];
-    each(Box::new(|minute, cell| {
+    for_each_cell(tables, ids, window, |minute, cell| {
         cells[free[minute]] = cell;
         free[minute] += 1;
-    }));
+    });
     (starts, cells)
+}
+
+/// Calls `visit(minute, cell)` for each cell in the window, minutes counted from its first, by day and then by function.
+fn for_each_cell(tables: &[DayCells<'_>], ids: &[Option<u32>], window: Window, mut visit: impl FnMut(usize, Cell)) {
+    for (day, table) in (0u32..).zip(tables) {
+        let minute = |cell: &(u16, u32)| day * MINUTES_PER_DAY + u32::from(cell.0);
+        for (function, cells, _) in &table.rows {
+            let Some(stream) = ids[*function as usize] else {
+                continue;
+            };
+            let from = cells.partition_point(|cell| minute(cell) < window.first);
+            for cell in cells[from..].iter().take_while(|cell| minute(cell) <= window.last) {
+                visit((minute(cell) - window.first) as usize, Cell { stream, count: cell.1 });
+            }
+        }
+    }
 }
 
 /// The laws of all functions on all days.

@@ -1,7 +1,9 @@
 //! The large file: a row a function, a column a minute. Parsed from its bytes, in parts on several threads;
 //! the parts are joined in their order, so their number does not show.
 
+use std::fs::File;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use crate::TraceError;
 use crate::error::quote;
@@ -10,6 +12,8 @@ use crate::table::wrong_width;
 
 /// Names of the columns before the minutes, in the order of [`Role`]'s texts.
 const TEXTS: [&str; 4] = ["HashOwner", "HashApp", "HashFunction", "Trigger"];
+/// Counts of four minutes without an invocation.
+const ZEROS: &[u8] = b"0,0,0,0,";
 /// A part for a thread is at least this long, in bytes.
 const SMALLEST_PART: usize = 4 << 20;
 
@@ -71,6 +75,8 @@ struct Layout {
     wanted: (u16, u16),
     /// Whether the minutes stand in rising order.
     in_order: bool,
+    /// From this column on there are minutes only.
+    minutes_from: usize,
 }
 
 /// What is wrong, by line of the part.
@@ -84,10 +90,48 @@ struct Bad {
 
 /// Reads the file; `wanted` are the first and last minute of the day to keep.
 pub(crate) fn read(path: &Path, wanted: (u16, u16)) -> Result<Invocations, TraceError> {
-    let bytes = std::fs::read(path).map_err(TraceError::read(path))?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = threads.min(bytes.len() / SMALLEST_PART).clamp(1, 16);
-    parse(&bytes, path, wanted, parts)
+    let bytes = read_bytes(path).map_err(TraceError::read(path))?;
+    parse(&bytes, path, wanted, parts_of(bytes.len()))
+}
+
+/// In how many parts so many bytes are worth reading.
+fn parts_of(bytes: usize) -> usize {
+    threads().min(bytes / SMALLEST_PART).clamp(1, 16)
+}
+
+/// How many threads there is room for.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The whole file, each part read by a thread: a third of reading is the kernel's work of finding memory for it.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let part = length.div_ceil(parts_of(length));
+    if part == length {
+        // Also what has no length, as a pipe.
+        return std::fs::read(path);
+    }
+    let mut bytes = vec![0; length];
+    std::thread::scope(|scope| {
+        let (file, parts) = (&file, bytes.chunks_mut(part).zip((0u64..).step_by(part)));
+        let handles: Vec<_> = parts.map(|(part, at)| scope.spawn(move || read_at(file, part, at))).collect();
+        handles.into_iter().try_for_each(joined)
+    })?;
+    Ok(bytes)
+}
+
+fn read_at(file: &File, part: &mut [u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, part, at)
+}
+
+/// What a thread found out.
+pub(crate) fn joined<T>(handle: ScopedJoinHandle<'_, T>) -> T {
+    match handle.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// Parses the whole file in `parts` parts; the result does not depend on their number.
@@ -113,10 +157,7 @@ pub(crate) fn parse(bytes: &[u8], path: &Path, wanted: (u16, u16), parts: usize)
     let parsed: Vec<_> = std::thread::scope(|scope| {
         let handles: Vec<_> = pieces[1..].iter().map(|piece| scope.spawn(move || parse_part(piece, layout))).collect();
         let first = parse_part(pieces[0], layout);
-        let others = handles.into_iter().map(|handle| match handle.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
+        let others = handles.into_iter().map(joined);
         std::iter::once(first).chain(others).collect()
     });
 
@@ -185,7 +226,8 @@ fn layout(header: &[u8], path: &Path, wanted: (u16, u16)) -> Result<Layout, Trac
         return Err(TraceError::line(path, 1, "there is no minute column", expected));
     }
     let in_order = roles.iter().filter_map(|role| role.minute()).is_sorted();
-    Ok(Layout { roles, names, wanted, in_order })
+    let minutes_from = roles.iter().rposition(|role| role.minute().is_none()).map_or(0, |text| text + 1);
+    Ok(Layout { roles, names, wanted, in_order, minutes_from })
 }
 
 fn line_end(bytes: &[u8], start: usize) -> usize {
@@ -221,9 +263,19 @@ fn parse_part(bytes: &[u8], layout: &Layout) -> Result<(Invocations, u64), Bad> 
         }
         let start = at;
         let mut row = InvocationRow { line, ..InvocationRow::default() };
-        for (column, role) in layout.roles.iter().enumerate() {
+        let mut column = 0;
+        while column < columns {
+            // Most counts are zero, and most of those lie in a row.
+            if column >= layout.minutes_from
+                && column + ZEROS.len() / 2 < columns
+                && bytes.get(at..at + ZEROS.len()) == Some(ZEROS)
+            {
+                at += ZEROS.len();
+                column += ZEROS.len() / 2;
+                continue;
+            }
             let last = column + 1 == columns;
-            match *role {
+            match layout.roles[column] {
                 Role::Minute(minute) => {
                     let from = at;
                     let mut value = 0u64;
@@ -275,6 +327,7 @@ fn parse_part(bytes: &[u8], layout: &Layout) -> Result<(Invocations, u64), Bad> 
                 at += 1;
             }
             at += 1;
+            column += 1;
         }
         if !layout.in_order {
             let from = out.rows.last().map_or(0, |before| before.end);
