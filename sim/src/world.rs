@@ -469,20 +469,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         &self.laws[self.profiles[function.index()] as usize]
     }
 
-    /// A checkpoint, drawn by the number of the operation.
-    fn checkpoint_work(&mut self, function: FunctionId) -> Work {
-        self.operations += 1;
-        let time = self.laws_of(function).checkpoint.draw(u64::MAX - self.operations);
-        Work::of(time, self.setup.profile(function).checkpoint.cores)
-    }
-
-    /// A restore without a request: a process is brought to its paused state.
-    fn pause_work(&mut self, function: FunctionId) -> Work {
-        self.operations += 1;
-        let time = self.laws_of(function).restore.draw(u64::MAX - self.operations);
-        Work::of(time, self.setup.profile(function).restore.cores)
-    }
-
     #[inline(always)]
     fn happens(&mut self, event: Event) -> Result<(), SimError> {
         let Event { at, sandbox, kind } = event;
@@ -504,23 +490,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         } else {
             Ok(())
         }
-    }
-
-    /// Work on shared cores that is done happens; a request whose sandbox can run now does.
-    fn cores_are_done(&mut self, at: Instant, pool: u32) -> Result<(), SimError> {
-        while let Some((sandbox, kind, began)) = self.cores.as_mut().and_then(|c| c.done(at, &mut self.queue, pool)) {
-            let slot = &mut self.slots[sandbox.slot as usize];
-            if slot.serving && kind != Kind::Finished {
-                let alone = std::mem::replace(&mut slot.start, at.since(began));
-                let (request, run, node, start) = (slot.request, slot.run, NodeId(slot.node), slot.start);
-                if let Some(parts) = self.parts.as_mut().and_then(|all| all.get_mut(&request)) {
-                    parts.stretch(alone, start);
-                }
-                self.begin(at, sandbox, node, Kind::Finished, Work::of(run, 1.0));
-            }
-            self.happens(Event { at, sandbox, kind })?;
-        }
-        Ok(())
     }
 
     /// What the engine is told of an event.

@@ -7,7 +7,8 @@ use medes_engine::units::{Bytes, Instant};
 
 use super::World;
 use crate::check::Watch;
-use crate::queue::Kind;
+use crate::cores::Work;
+use crate::queue::{Event, Kind};
 use crate::resident::EVERY;
 use crate::setup::SimError;
 
@@ -119,5 +120,36 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
             Some(used) => self.tell(now, Input::NodeMemory { node, used }),
             None => Ok(()),
         }
+    }
+
+    /// A checkpoint, drawn by the number of the operation.
+    pub(super) fn checkpoint_work(&mut self, function: FunctionId) -> Work {
+        self.operations += 1;
+        let time = self.laws_of(function).checkpoint.draw(u64::MAX - self.operations);
+        Work::of(time, self.setup.profile(function).checkpoint.cores)
+    }
+
+    /// A restore without a request: a process is brought to its paused state.
+    pub(super) fn pause_work(&mut self, function: FunctionId) -> Work {
+        self.operations += 1;
+        let time = self.laws_of(function).restore.draw(u64::MAX - self.operations);
+        Work::of(time, self.setup.profile(function).restore.cores)
+    }
+
+    /// Work on shared cores that is done happens; a request whose sandbox can run now does.
+    pub(super) fn cores_are_done(&mut self, at: Instant, pool: u32) -> Result<(), SimError> {
+        while let Some((sandbox, kind, began)) = self.cores.as_mut().and_then(|c| c.done(at, &mut self.queue, pool)) {
+            let slot = &mut self.slots[sandbox.slot as usize];
+            if slot.serving && kind != Kind::Finished {
+                let alone = std::mem::replace(&mut slot.start, at.since(began));
+                let (request, run, node, start) = (slot.request, slot.run, NodeId(slot.node), slot.start);
+                if let Some(parts) = self.parts.as_mut().and_then(|all| all.get_mut(&request)) {
+                    parts.stretch(alone, start);
+                }
+                self.begin(at, sandbox, node, Kind::Finished, Work::of(run, 1.0));
+            }
+            self.happens(Event { at, sandbox, kind })?;
+        }
+        Ok(())
     }
 }
