@@ -184,7 +184,7 @@ impl Engine {
         if !s.evictable && s.charged > Bytes::ZERO {
             s.evictable = true;
             let node = &mut self.nodes[node.index()];
-            node.evictable = node.evictable + s.charged;
+            node.evictable += s.charged;
             if !node.reachable_dirty {
                 node.reachable_dirty = true;
                 self.reachable_dirty.push(s.node);

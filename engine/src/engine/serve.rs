@@ -57,7 +57,7 @@ impl Engine {
         self.population.busy += 1;
         if std::mem::replace(&mut s.evictable, false) {
             let node = &mut self.nodes[s.node.index()];
-            node.evictable = node.evictable - s.charged;
+            node.evictable -= s.charged;
             if !node.reachable_dirty {
                 node.reachable_dirty = true;
                 self.reachable_dirty.push(s.node);
