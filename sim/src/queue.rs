@@ -17,7 +17,6 @@ use medes_engine::units::Instant;
 
 /// Something that will happen to a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Kind {
     Started,
     Restored,
@@ -41,8 +40,8 @@ pub(crate) struct Event {
     pub kind: Kind,
 }
 
-/// Bits of a slot of the engine's table in an entry; the kind has the rest. A table with more slots would take 100 GB.
-const SLOT_BITS: u32 = 29;
+/// Bits of a slot of the engine's table in an entry; the kind has the rest. A table with more slots would take 50 GB.
+const SLOT_BITS: u32 = 28;
 
 /// An event, packed.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +72,11 @@ impl Entry {
             1 => Kind::Restored,
             2 => Kind::Finished,
             3 => Kind::Checkpointed,
-            _ => Kind::Reduced,
+            4 => Kind::Reduced,
+            5 => Kind::Woken,
+            6 => Kind::Waited,
+            7 => Kind::Measured,
+            _ => Kind::Cores,
         };
         let sandbox = SandboxId { generation: self.generation, slot: self.slot() };
         Event { at: Instant::from_micros(self.at), sandbox, kind }
@@ -310,6 +313,21 @@ mod tests {
     use proptest::prelude::*;
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
+
+    #[test]
+    fn an_event_of_each_kind_comes_out_as_it_went_in() {
+        use Kind::*;
+        let kinds = [Started, Restored, Finished, Checkpointed, Reduced, Woken, Waited, Measured, Cores];
+        let mut queue = Queue::default();
+        let sandbox = SandboxId { generation: u32::MAX, slot: (1 << SLOT_BITS) - 1 };
+        for (at, kind) in kinds.into_iter().enumerate() {
+            assert_eq!(kind as usize, at, "a kind that is not tested");
+            queue.push(Instant::from_micros(at as u64), sandbox, kind);
+        }
+        for (at, kind) in kinds.into_iter().enumerate() {
+            assert_eq!(queue.pop(), Some(Event { at: Instant::from_micros(at as u64), sandbox, kind }));
+        }
+    }
 
     proptest! {
         #[test]

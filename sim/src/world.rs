@@ -149,7 +149,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             watch: W::default(),
             slots: Vec::new(),
             cores: Cores::new(&setup.config),
-            many: setup.functions.len() >= MANY,
             many: setup.functions.len() >= ahead::MANY,
             pending: BTreeMap::new(),
             current: None,
@@ -492,7 +491,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    /// What the engine is told of an event.
+    /// What the engine is told of an event that is no end of a request.
     fn outcome_of(&mut self, at: Instant, sandbox: SandboxId, kind: Kind) -> Option<Input> {
         Some(match kind {
             Kind::Started => {
@@ -504,14 +503,13 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 self.resides(sandbox, true);
                 Input::Restored { sandbox }
             }
-            Kind::Finished => Input::Finished { sandbox, start: self.slots[sandbox.slot as usize].start },
             Kind::Waited => {
                 if let Some(cores) = &mut self.cores {
                     cores.waited(at, &mut self.queue, sandbox.slot);
                 }
                 return None;
             }
-            Kind::Woken | Kind::Cores | Kind::Measured => return None,
+            Kind::Finished | Kind::Woken | Kind::Cores | Kind::Measured => return None,
             Kind::Checkpointed => {
                 self.moves(sandbox, false);
                 let slot = &mut self.slots[sandbox.slot as usize];
