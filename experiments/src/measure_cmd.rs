@@ -108,10 +108,7 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
     let run_dir = folder.path().join("m");
     let mut rig = Rig::new(&run_dir, |options| options.functions.clone_from(&own), &Config::default())?;
     let criu = rig.criu_version()?.to_owned();
-    let mut samples = Vec::new();
-    for load in &loads {
-        samples.push(one(&mut rig, load, args.rounds.get(), out)?);
-    }
+    let mut samples = sample(&mut rig, &loads, args.rounds.get(), out)?;
     // Now one of each function is there, as on a node that serves them all, and one more on another node of this machine.
     for load in &loads {
         rig.beside(load).with_context(|| format!("{}, one more", load.action))?;
@@ -203,33 +200,44 @@ fn possible() -> Result<(), OpError> {
     Err(OpError::Sandbox { what: "measuring real sandboxes".into(), reason, gone: false })
 }
 
-fn one(rig: &mut Rig, load: &Load, rounds: u16, out: &Output) -> anyhow::Result<(String, SandboxId, Samples)> {
-    let name = &load.action;
-    let failed = |what: &'static str| move || format!("{name}, {what}");
-    let mut samples = Samples::default();
-    let id = rig.base(load, &mut samples).with_context(failed("as a base"))?;
-    let others = rig.others(load).with_context(failed("what it is compared with"))?;
-    // Once without counting: libraries come from disk.
-    rig.round(load, 0, &mut Samples::default()).with_context(failed("first round"))?;
-    rig.others_round(&others, load, 0, &mut Samples::default()).with_context(failed("first round"))?;
-    for round in 1..=rounds {
-        if INTERRUPTED.load(Ordering::Relaxed) {
-            bail!(OpError::Late { what: "measuring: stopped, it".into() });
-        }
-        rig.round(load, round.into(), &mut samples).with_context(failed("a round"))?;
-        rig.others_round(&others, load, round.into(), &mut samples).with_context(failed("a round"))?;
+/// All functions by turns, so that others have run between two starts of one, as in a run of a trace: started again and again, a large function
+/// is there in three quarters of the time.
+fn sample(
+    rig: &mut Rig,
+    loads: &[Load],
+    rounds: u16,
+    out: &Output,
+) -> anyhow::Result<Vec<(String, SandboxId, Samples)>> {
+    let mut all = Vec::new();
+    let mut compared = Vec::new();
+    for load in loads {
+        let failed = |what: &'static str| move || format!("{}, {what}", load.action);
+        let mut samples = Samples::default();
+        let id = rig.base(load, &mut samples).with_context(failed("as a base"))?;
+        let others = rig.others(load).with_context(failed("what it is compared with"))?;
+        // Once without counting: libraries come from disk.
+        rig.round(load, 0, &mut Samples::default()).with_context(failed("first round"))?;
+        rig.others_round(&others, load, 0, &mut Samples::default()).with_context(failed("first round"))?;
+        out.say(format!("{}: runs", load.action));
+        all.push((load.action.clone(), id, samples));
+        compared.push(others);
     }
-    rig.end(others);
-    rig.growth(load, &mut samples).with_context(failed("as it grows"))?;
-    let median = |s: &[f64]| Spread::of(s).median;
-    out.say(format!(
-        "{name}: to the first answer cold {:.1} ms, warm {:.1}, dedup {:.1}, plain restore {:.1}",
-        median(&samples.cold_answer),
-        median(&samples.warm_answer),
-        median(&samples.dedup_answer),
-        median(&samples.plain_answer)
-    ));
-    Ok((name.clone(), id, samples))
+    for round in 1..=rounds {
+        for ((load, (_, _, samples)), others) in loads.iter().zip(&mut all).zip(&compared) {
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                bail!(OpError::Late { what: "measuring: stopped, it".into() });
+            }
+            let failed = || format!("{}, round {round}", load.action);
+            rig.round(load, round.into(), samples).with_context(failed)?;
+            rig.others_round(others, load, round.into(), samples).with_context(failed)?;
+        }
+        out.say(format!("round {round} of {rounds}"));
+    }
+    compared.into_iter().for_each(|others| rig.end(others));
+    for (load, (_, _, samples)) in loads.iter().zip(&mut all) {
+        rig.growth(load, samples).with_context(|| format!("{}, as it grows", load.action))?;
+    }
+    Ok(all)
 }
 
 fn table(rows: &[Measured]) -> String {

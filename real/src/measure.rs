@@ -1,7 +1,7 @@
 //! What real sandboxes cost on this machine: two nodes in one process, base pages between them over TCP, the index behind gRPC, as in a run.
 //!
 //! Of each function one sandbox on node 0 becomes a base; sandboxes on node 1 are started, run, reduced against it, restored and run again,
-//! round after round. One thing at a time: what work beside it does to these times is the simulator's to model.
+//! round after round, functions by turns. One thing at a time: what work beside it does to these times is the simulator's to model.
 //!
 //! In the same rounds, so that noise meets all alike: a sandbox of node 2 that goes on at once while its pages are pushed behind it, and a plain
 //! CRIU restore of a whole dump, which deduplication is compared with.
