@@ -200,8 +200,7 @@ fn possible() -> Result<(), OpError> {
     Err(OpError::Sandbox { what: "measuring real sandboxes".into(), reason, gone: false })
 }
 
-/// All functions by turns, so that others have run between two starts of one, as in a run of a trace: started again and again, a large function
-/// is there in three quarters of the time.
+/// All functions by turns: others have run between two starts of one, as in a run of a trace, and noise of some minutes meets all alike.
 fn sample(
     rig: &mut Rig,
     loads: &[Load],
