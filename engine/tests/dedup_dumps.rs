@@ -1,6 +1,7 @@
 //! Round trips on real CRIU dumps: those that `scripts/make-dumps` put into the folder MEDES_DUMPS (MODE/FUNCTION/INSTANCE).
 //! Without it the test says so and passes: dumps need root and CRIU.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use medes_engine::dedup::choose::Weights;
@@ -36,7 +37,10 @@ fn set(base: &Image, sampling: Sampling, hash: HashKind, relocate: bool) -> Base
 #[test]
 fn dumps_come_back_and_auto_is_smallest() {
     let Some(root) = std::env::var_os("MEDES_DUMPS").map(PathBuf::from) else {
-        println!("skipped: MEDES_DUMPS names no folder of dumps; scripts/make-dumps makes them (root, CRIU)");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: MEDES_DUMPS names no folder of dumps; scripts/make-dumps makes them (root, CRIU)"
+        );
         return;
     };
     let mut seen = 0;

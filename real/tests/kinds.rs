@@ -5,6 +5,7 @@ mod common {
     pub mod sandboxes;
 }
 
+use std::io::Write as _;
 use std::path::Path;
 
 use common::sandboxes::conform;
@@ -23,7 +24,11 @@ fn possible(what: &str) -> bool {
     ];
     let missing: Vec<&str> = missing.into_iter().flatten().collect();
     if !missing.is_empty() {
-        println!("skipped: {what}: they need {}; scripts/test as root gets them", missing.join(", "));
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: {what}: they need {}; scripts/test as root gets them",
+            missing.join(", ")
+        );
     }
     missing.is_empty()
 }

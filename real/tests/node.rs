@@ -4,6 +4,7 @@
 mod near;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,8 @@ fn options(test: &str) -> Option<NodeOptions> {
     if missing.is_empty() {
         return Some(options);
     }
-    println!("skipped: {test}: it needs {}; scripts/test as root gets them", missing.join(", "));
+    let _ =
+        writeln!(std::io::stderr(), "skipped: {test}: it needs {}; scripts/test as root gets them", missing.join(", "));
     None
 }
 
@@ -408,7 +410,10 @@ fn a_sandbox_that_takes_more_than_its_cap_is_killed_and_others_are_not() {
     }
     let caps = |g: &PathBuf| ["memory.max", "memory.limit_in_bytes"].iter().any(|f| g.join(f).exists());
     if !groups_on_record(&run_dir).iter().any(caps) {
-        println!("skipped: cap: no cgroup here has the memory controller; mount one on /sys/fs/cgroup/memory");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: cap: no cgroup here has the memory controller; mount one on /sys/fs/cgroup/memory"
+        );
         return;
     }
     right(&sandboxes.run(id(1), "{\"mb\": 10}", soon()).unwrap());

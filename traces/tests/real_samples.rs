@@ -1,5 +1,6 @@
 //! The real samples, where they lie beside the repository; each test says so and passes where they do not.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use medes_traces::stats::Stats;
@@ -10,7 +11,7 @@ fn data(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is not there", path.display());
+    let _ = writeln!(std::io::stderr(), "skipped: {} is not there", path.display());
     None
 }
 

@@ -1,8 +1,8 @@
 //! `medes measure` of functions: what it refuses, and, where sandboxes can be made, what it writes.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::support::Place;
+use crate::support::{Place, skip};
 
 #[test]
 fn what_cannot_be_measured_is_refused_with_the_mend() {
@@ -22,16 +22,14 @@ fn what_cannot_be_measured_is_refused_with_the_mend() {
 
 /// Whether real sandboxes can be measured here; says so, and how to enable it, where they cannot.
 fn possible() -> bool {
-    let there = |variable: &str, or: &str, file: &str| {
-        Path::new(&std::env::var(variable).unwrap_or_else(|_| or.to_owned())).join(file).exists()
-    };
+    let named = |variable: &str, or: &str| PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| or.into()));
     let root = nix::unistd::geteuid().is_root();
-    let criu = there("MEDES_CRIU", "/opt/medes/criu/bin/criu", "");
-    let functions = there("MEDES_FUNCTIONS_VENV", "/opt/medes/functions", "bin/python");
+    let criu = named("MEDES_CRIU", "/opt/medes/criu/bin/criu").exists();
+    let functions = named("MEDES_FUNCTIONS_VENV", "/opt/medes/functions").join("bin/python").exists();
     if !(root && criu && functions) {
-        eprintln!(
-            "skipped: measuring needs root (here: {root}), scripts/setup-criu ({criu}) and scripts/make-dumps ({functions})"
-        );
+        skip(&format!(
+            "measuring needs root (here: {root}), scripts/setup-criu ({criu}) and scripts/make-dumps ({functions})"
+        ));
     }
     root && criu && functions
 }
