@@ -12,7 +12,7 @@ use medes_real::transport::verbs::{Completions, Settings, Verbs};
 use medes_real::transport::{PageRun, PeerEvent, Region, Secret, Transport, TransportError};
 
 use super::owner::Orders;
-use super::reader::Remote;
+use super::reader::{Remote, meet};
 use super::settings;
 use crate::common::Content;
 use crate::common::conformance::read;
@@ -263,6 +263,7 @@ fn a_link_lost_in_a_read_is_an_error_and_is_made_again(bed: &Remote, _: &Orders,
 }
 
 fn a_machine_that_dies_is_missed_though_nobody_reads(bed: &Remote, other: &Orders, events: &Events) {
+    meet(&bed.verbs, other, &events.lock().expect("events"));
     let content = Content { seed: 108, pages: 16 };
     let region = other.publish(content);
     check(&bed.verbs, &region, content).expect("read");
