@@ -26,8 +26,8 @@ use crate::workload::Workload;
 /// What a job does.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// The generated day with these parameters.
-    Simulate(&'static [(&'static str, &'static str)]),
+    /// The generated day, or the first minutes of the full one, with these parameters.
+    Simulate(&'static Generated, &'static [(&'static str, &'static str)]),
     /// Reading a day of files of the Azure 2019 form.
     Read,
     /// Packing made-up pages against base pages.
@@ -39,6 +39,19 @@ enum Kind {
     /// Looking fingerprints up in it.
     Lookup,
 }
+
+/// A generated trace.
+#[derive(Debug)]
+struct Generated {
+    functions: u32,
+    minutes: u32,
+    invocations: u64,
+}
+
+/// The day of 400 functions.
+const DAY: Generated = Generated { functions: 400, minutes: 1440, invocations: 1_500_400 };
+/// As many functions and requests a minute as the full Azure day has, for 14 minutes.
+const FULL: Generated = Generated { functions: 46_412, minutes: 14, invocations: 8_845_000 };
 
 /// A standard job.
 #[derive(Clone, Copy, Debug)]
@@ -53,19 +66,31 @@ const ENOUGH: (&str, &str) = ("memcap", "100000000");
 
 /// All of them, in the order of the table.
 pub const JOBS: &[Job] = &[
-    job("fixed, enough memory", Kind::Simulate(&[("policy", "fixed"), ("nodes", "1"), ENOUGH])),
-    job("medes, enough memory", Kind::Simulate(&[("policy", "medes"), ("nodes", "1"), ENOUGH])),
-    job("fixed, 32 GB", Kind::Simulate(&[("policy", "fixed"), ("nodes", "1"), ("memcap", "32000")])),
-    job("medes, 32 GB", Kind::Simulate(&[("policy", "medes"), ("nodes", "1"), ("memcap", "32000")])),
-    job("fixed, 20 nodes", Kind::Simulate(&[("policy", "fixed"), ("nodes", "20"), ENOUGH])),
-    job("medes, 20 nodes", Kind::Simulate(&[("policy", "medes"), ("nodes", "20"), ENOUGH])),
-    job("fixed, 100 nodes", Kind::Simulate(&[("policy", "fixed"), ("nodes", "100"), ENOUGH])),
-    job("medes, 100 nodes", Kind::Simulate(&[("policy", "medes"), ("nodes", "100"), ENOUGH])),
+    job("fixed, enough memory", Kind::Simulate(&DAY, &[("policy", "fixed"), ("nodes", "1"), ENOUGH])),
+    job("medes, enough memory", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "1"), ENOUGH])),
+    job("fixed, 32 GB", Kind::Simulate(&DAY, &[("policy", "fixed"), ("nodes", "1"), ("memcap", "32000")])),
+    job("medes, 32 GB", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "1"), ("memcap", "32000")])),
+    job("fixed, 20 nodes", Kind::Simulate(&DAY, &[("policy", "fixed"), ("nodes", "20"), ENOUGH])),
+    job("medes, 20 nodes", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "20"), ENOUGH])),
+    job("fixed, 100 nodes", Kind::Simulate(&DAY, &[("policy", "fixed"), ("nodes", "100"), ENOUGH])),
+    job("medes, 100 nodes", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "100"), ENOUGH])),
+    job("fixed, 1,000 nodes", Kind::Simulate(&DAY, &[("policy", "fixed"), ("nodes", "1000"), ENOUGH])),
+    job("medes, 1,000 nodes", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "1000"), ENOUGH])),
+    job("fixed, 46,412 functions", Kind::Simulate(&FULL, &[("policy", "fixed"), ("nodes", "1"), ENOUGH])),
+    job("medes, 46,412 functions", Kind::Simulate(&FULL, &[("policy", "medes"), ("nodes", "1"), ENOUGH])),
     job("read a day", Kind::Read),
     job("pack", Kind::Pack),
     job("unpack", Kind::Unpack),
     job("index insert", Kind::Insert),
     job("index lookup", Kind::Lookup),
+];
+
+/// How the cost of one request grows: a name, a job, and the small one that it is compared with.
+pub const GROWTH: &[(&str, &str, &str)] = &[
+    ("fixed, 1 to 1,000 nodes", "fixed, 1,000 nodes", "fixed, enough memory"),
+    ("medes, 1 to 1,000 nodes", "medes, 1,000 nodes", "medes, enough memory"),
+    ("fixed, 400 to 46,412 functions", "fixed, 46,412 functions", "fixed, enough memory"),
+    ("medes, 400 to 46,412 functions", "medes, 46,412 functions", "medes, enough memory"),
 ];
 
 const fn job(name: &'static str, kind: Kind) -> Job {
@@ -76,7 +101,7 @@ impl Job {
     /// The part of the program that it measures.
     pub fn part(&self) -> &'static str {
         match self.kind {
-            Kind::Simulate(_) => "simulation",
+            Kind::Simulate(..) => "simulation",
             Kind::Read => "traces",
             Kind::Pack | Kind::Unpack | Kind::Insert | Kind::Lookup => "deduplication",
         }
@@ -85,7 +110,7 @@ impl Job {
     /// What is counted.
     pub fn unit(&self) -> &'static str {
         match self.kind {
-            Kind::Simulate(_) => "invocations",
+            Kind::Simulate(..) => "invocations",
             Kind::Read | Kind::Pack | Kind::Unpack => "bytes",
             Kind::Insert | Kind::Lookup => "entries",
         }
@@ -108,7 +133,7 @@ pub struct Measured {
 /// Runs a job once; making its input is not measured.
 pub fn measure(job: &Job, quick: bool) -> anyhow::Result<Measured> {
     match job.kind {
-        Kind::Simulate(parameters) => simulation(parameters, quick),
+        Kind::Simulate(trace, parameters) => simulation(trace, parameters, quick),
         Kind::Read => reading(quick),
         Kind::Pack | Kind::Unpack => packing(matches!(job.kind, Kind::Unpack), quick),
         Kind::Insert | Kind::Lookup => indexing(matches!(job.kind, Kind::Lookup), quick),
@@ -147,15 +172,17 @@ fn day(functions: u32, minutes: u32, invocations: u64) -> anyhow::Result<Trace> 
     Ok(open(&"azure-like".parse()?, &options)?)
 }
 
-fn simulation(parameters: &[(&str, &str)], quick: bool) -> anyhow::Result<Measured> {
-    let (minutes, invocations) = if quick { (60, 20_000) } else { (1440, 1_500_400) };
+fn simulation(of: &Generated, parameters: &[(&str, &str)], quick: bool) -> anyhow::Result<Measured> {
+    // Enough functions are left for memory to be asked for ahead where it is in the whole job.
+    let small = Generated { functions: of.functions.min(2_500), minutes: of.minutes.min(60), invocations: 20_000 };
+    let of = if quick { &small } else { of };
     let (mut profiles, _) = crate::profiles::load("reference")?;
     for f in &mut profiles.function {
         for time in [&mut f.cold, &mut f.warm, &mut f.checkpoint, &mut f.restore, &mut f.resume] {
             *time = Latency::constant(time.median_ms);
         }
     }
-    let workload = Workload::new(day(400, minutes, invocations)?, Functions::Own, &profiles);
+    let workload = Workload::new(day(of.functions, of.minutes, of.invocations)?, Functions::Own, &profiles);
     let mut config = Config::default();
     for (name, value) in parameters {
         config.set(name, value)?;

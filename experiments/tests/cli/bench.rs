@@ -8,12 +8,19 @@ fn jobs_are_measured_kept_and_compared_on_the_same_machine_only() {
     let bench = "bench --quick --baseline b.json";
     let first = place.json(&format!("{bench} --save one --json --quiet"));
     let jobs = first["jobs"].as_array().unwrap();
-    assert_eq!(jobs.len(), 13);
+    assert_eq!(jobs.len(), 17);
     for job in jobs {
         let number = |key: &str| job[key].as_f64().unwrap();
         assert!(number("rate") > 0.0 && number("cpu_s") > 0.0 && number("peak_mb") > 1.0, "{job}");
     }
     assert!(first["machine"]["cores"].as_u64().unwrap() > 0 && first["load"].as_array().unwrap().len() == 2);
+
+    let rate = |name: &str| jobs.iter().find(|j| j["job"] == name).unwrap()["rate"].as_f64().unwrap();
+    let growth = first["growth"].as_array().unwrap();
+    assert_eq!(growth.len(), 4);
+    let nodes = rate("fixed, enough memory") / rate("fixed, 1,000 nodes");
+    assert_eq!(growth[0]["growth"], "fixed, 1 to 1,000 nodes");
+    assert!((growth[0]["cost"].as_f64().unwrap() - nodes).abs() < 1e-9, "{}", growth[0]);
 
     let said = place.works(&format!("{bench} fixed --against one --save two"));
     assert!(
@@ -21,9 +28,13 @@ fn jobs_are_measured_kept_and_compared_on_the_same_machine_only() {
         "{}",
         said.out
     );
+    let grows =
+        |l: &&str| l.starts_with("growth") && l.contains("400 to 46,412 functions") && l.contains("times the cost");
+    assert_eq!(said.out.lines().filter(grows).count(), 1, "{}", said.out);
     assert!(said.out.lines().all(|l| l.chars().count() <= 120), "{}", said.out);
     let value = place.json(&format!("{bench} index --against one --json --quiet"));
     assert_eq!(value["against"]["ratios"].as_array().unwrap().len(), 2);
+    assert_eq!(value["growth"].as_array().unwrap().len(), 0, "no job of a pair was run");
 
     // Figures of a file: what is divided by what does not depend on how fast this machine is.
     let mut kept: serde_json::Value = serde_json::from_str(&place.text("b.json")).unwrap();
