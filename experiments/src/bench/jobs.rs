@@ -28,7 +28,7 @@ use crate::workload::Workload;
 enum Kind {
     /// The generated day, or the first minutes of the full one, with these parameters.
     Simulate(&'static Generated, &'static [(&'static str, &'static str)]),
-    /// Reading a day of files of the Azure 2019 form.
+    /// Reading the files of the full day, in the Azure 2019 form.
     Read,
     /// Packing made-up pages against base pages.
     Pack,
@@ -78,7 +78,7 @@ pub const JOBS: &[Job] = &[
     job("medes, 1,000 nodes", Kind::Simulate(&DAY, &[("policy", "medes"), ("nodes", "1000"), ENOUGH])),
     job("fixed, 46,412 functions", Kind::Simulate(&FULL, &[("policy", "fixed"), ("nodes", "1"), ENOUGH])),
     job("medes, 46,412 functions", Kind::Simulate(&FULL, &[("policy", "medes"), ("nodes", "1"), ENOUGH])),
-    job("read a day", Kind::Read),
+    job("read the full day", Kind::Read),
     job("pack", Kind::Pack),
     job("unpack", Kind::Unpack),
     job("index insert", Kind::Insert),
@@ -202,8 +202,8 @@ fn simulation(of: &Generated, parameters: &[(&str, &str)], quick: bool) -> anyho
 
 fn reading(quick: bool) -> anyhow::Result<Measured> {
     let folder = tempfile::tempdir().context("cannot make a folder for the trace that is to be read")?;
-    let functions = if quick { 200 } else { 10_000 };
-    let files = write::azure2019(&day(functions, 1440, u64::from(functions) * 19_600)?, folder.path())?;
+    let (functions, invocations) = if quick { (200, 3_920_000) } else { (46_412, 909_783_379) };
+    let files = write::azure2019(&day(functions, 1440, invocations)?, folder.path())?;
     let bytes: u64 = files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
     let spec = TraceSpec { kind: TraceKind::Azure2019, path: folder.path().to_owned() };
     measured(|| {
