@@ -6,7 +6,7 @@ use medes_engine::config::Config;
 use medes_engine::id::FunctionId;
 use medes_engine::policy::{self, Kind};
 use medes_engine::profile::ProfileSet;
-use medes_engine::record::RequestRecord;
+use medes_engine::record::{Outcome as Ended, RequestRecord};
 use medes_engine::units::{Bytes, Duration, Instant};
 use medes_sim::fault::Fault;
 use medes_sim::{Arrival, Outcome, Setup, SimFunction, simulate};
@@ -76,5 +76,54 @@ proptest! {
         // The checker looks on and changes nothing; a second run gives the same bytes.
         let again = outcome(&Setup { check: false, ..setup }, &arrivals);
         prop_assert_eq!(format!("{again:?}"), format!("{:?}", (o, records)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// Two functions and little memory. Bursts leave bases and what is patched against them, kept for ever; then requests come one at a
+    /// time: each finds memory, whatever it takes.
+    #[test]
+    fn nobody_waits_in_vain_for_memory_that_bases_hold(
+        policy in prop::sample::select(vec!["medes", "heuristic", "heuristic-openwhisk"]),
+        sizes in (60u32..140, 60u32..140),
+        numbers in (1u32..3, 0u32..120, 1u32..4, 0u32..2, any::<u64>()),
+        bursts in prop::collection::vec((0u32..2, 1usize..4), 2..12),
+    ) {
+        let (nodes, spare, dedupperbase, nopause, seed) = numbers;
+        let mut config = Config::default();
+        for (k, v) in [
+            ("policy", policy.to_string()), ("memcap", (sizes.0.max(sizes.1) + 140 + spare).to_string()),
+            ("nodes", nodes.to_string()), ("idletime", "2".into()), ("keepalive", "100000".into()), ("keepdedup", "100000".into()),
+            ("gamma", "1000".into()), ("dedupperbase", dedupperbase.to_string()), ("nopause", nopause.to_string()),
+            ("queue_deadline", "20".into()), ("constraint", "memory".into()), ("memory_share", "0.05".into()),
+        ] {
+            config.set(k, &v).unwrap();
+        }
+        let profiles: ProfileSet = toml::from_str(include_str!("../../config/measured.toml")).unwrap();
+        let function = |i: usize, mb: u32| SimFunction {
+            name: format!("f{i}"), owner: 0, profile: i, memory: Bytes::from_mb(f64::from(mb)), run: Duration::from_millis(100),
+        };
+        let mut arrivals = Vec::new();
+        let mut add = |second: usize, f: u32| arrivals.push(Arrival {
+            at: Instant::from_secs_f64(second as f64), function: FunctionId(f), run: Duration::from_millis(100),
+        });
+        for (i, (f, many)) in bursts.iter().enumerate() {
+            (0..*many).for_each(|_| add(20 * i, *f));
+        }
+        let alone: usize = bursts.iter().map(|(_, many)| many).sum();
+        for i in 0..8 {
+            add(20 * (bursts.len() + i), (i as u32 + seed as u32 % 2) % 2);
+        }
+        let setup = Setup {
+            config, profiles: Arc::new(profiles), functions: Arc::new(vec![function(0, sizes.0), function(1, sizes.1)]), faults: Vec::new(),
+            seed, length: Duration::from_secs(20 * (bursts.len() as u64 + 9)), interval: Duration::from_secs(30), check: true,
+        };
+        let (_, mut records) = outcome(&setup, &arrivals);
+        records.sort_by_key(|r| r.request);
+        for r in &records[alone..] {
+            prop_assert_eq!(r.outcome, Ended::Answered, "{:?}", r);
+            prop_assert!(r.wait <= Duration::from_secs(1), "{:?}", r);
+        }
     }
 }

@@ -375,6 +375,8 @@ impl Engine {
             return;
         }
         self.counters.bases += 1;
+        // Those who wait may have this one given up (see `unpin`).
+        self.next_deadline = self.next_deadline.min(now);
         self.sandboxes[slot].dump = dump;
         self.enter(slot, State::Base, now);
         self.rest(now, slot, List::Base, Form::Base);

@@ -22,6 +22,7 @@
 mod account;
 mod lifecycle;
 mod serve;
+mod unpin;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -237,6 +238,8 @@ pub struct Engine {
     /// Nothing is due before: timers, prewarms and the deadlines of those who wait are no earlier.
     next_deadline: Instant,
     waiting: BTreeMap<RequestId, Waiting>,
+    /// Bases are given up for those who wait no sooner than this: the last attempt found none.
+    unpin_after: Instant,
     /// Functions with arrivals in the window, while rates are kept.
     active: Vec<FunctionId>,
     rated_minute: u64,
@@ -331,6 +334,7 @@ impl Engine {
             prewarms: BinaryHeap::new(),
             next_deadline: Instant::FAR,
             waiting: BTreeMap::new(),
+            unpin_after: Instant::ZERO,
             active: Vec::new(),
             rated_minute: 0,
             peak_rates: 0.0,
@@ -389,6 +393,7 @@ impl Engine {
         {
             self.drop_waiting(now, request, waiting);
         }
+        self.unpin_for_waiting(now);
         self.next_deadline = self.first_deadline();
     }
 
@@ -404,7 +409,7 @@ impl Engine {
             next = next.min(*at);
         }
         if let Some((_, waiting)) = self.waiting.first_key_value() {
-            next = next.min(waiting.arrived + self.config.queue_deadline);
+            next = next.min(waiting.arrived + self.config.queue_deadline).min(self.unpin_due(waiting.arrived));
         }
         next
     }

@@ -86,7 +86,8 @@ impl Engine {
             self.counters.queued += 1;
         }
         self.waiting.insert(request, Waiting { waited: true, ..waiting });
-        self.next_deadline = self.next_deadline.min(waiting.arrived + self.config.queue_deadline);
+        let due = self.unpin_due(waiting.arrived).min(waiting.arrived + self.config.queue_deadline);
+        self.next_deadline = self.next_deadline.min(due);
         let queue = &mut self.functions[waiting.function.index()].waiting;
         let at = queue.partition_point(|r| *r < request);
         queue.insert(at, request);
@@ -102,7 +103,7 @@ impl Engine {
         }
     }
 
-    fn forget_waiting(&mut self, request: RequestId, waiting: Waiting) {
+    pub(super) fn forget_waiting(&mut self, request: RequestId, waiting: Waiting) {
         self.waiting.remove(&request);
         let queue = &mut self.functions[waiting.function.index()].waiting;
         let at = queue.partition_point(|r| *r < request);
@@ -147,7 +148,7 @@ impl Engine {
     }
 
     #[inline]
-    fn try_start(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
+    pub(super) fn try_start(&mut self, now: Instant, request: RequestId, waiting: Waiting) -> bool {
         self.try_warm(now, request, waiting) || self.try_others(now, request, waiting)
     }
 

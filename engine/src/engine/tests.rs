@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 mod lost;
+mod unpin;
 
 fn spec(memory_mb: f64) -> FunctionSpec {
     FunctionSpec {
