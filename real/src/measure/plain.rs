@@ -54,10 +54,9 @@ impl Plain {
     /// # Errors
     /// Whatever step failed; nothing is left.
     pub fn new(options: &NodeOptions, load: &Load, settled: u64) -> Result<Self, OpError> {
-        let folder = options.run_dir.clone();
+        // A folder for each function: they are measured by turns, and all dumps are there at once.
+        let folder = options.run_dir.join(&load.action);
         let io = |e: std::io::Error| OpError::io(&folder, &e);
-        // Of the function before.
-        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("images")).map_err(io)?;
         fs::write(folder.join("runner.py"), include_str!("../../../scripts/functions/runner.py")).map_err(io)?;
         let plain = Self { criu: options.criu.clone(), folder: folder.clone() };
@@ -175,5 +174,39 @@ impl Drop for Plain {
     fn drop(&mut self) {
         // The run's folder goes as a whole, too.
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use medes_engine::id::NodeId;
+
+    /// Functions are measured by turns: what is restored must be the function that is asked.
+    #[test]
+    fn each_function_is_restored_from_its_own_dump() {
+        let run_dir = PathBuf::from(format!("/dev/shm/medes-plain-{}", std::process::id()));
+        let mut options = NodeOptions::new(NodeId(1), &run_dir);
+        if !nix::unistd::geteuid().is_root() || !options.criu.exists() || !options.python.exists() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: plain restores: needs root, CRIU and functions; see `medes doctor`"
+            );
+            return;
+        }
+        fs::create_dir_all(&run_dir).unwrap();
+        let loads = ["one", "two"].map(|name| {
+            let file = run_dir.join(format!("{name}.py"));
+            // An answer to another function's question is a wrong one.
+            fs::write(&file, format!("def main(args):\n    return {{'ok': args['who'] == '{name}'}}\n")).unwrap();
+            options.functions.insert(name.into(), file);
+            Load { action: name.into(), arguments: Some(format!("{{\"who\": \"{name}\"}}")), checked: true }
+        });
+        let plain = loads.each_ref().map(|load| Plain::new(&options, load, 1).unwrap());
+        for (plain, load) in plain.iter().zip(&loads).chain(plain.iter().zip(&loads)) {
+            plain.answer(load, 1).unwrap();
+        }
+        drop(plain);
+        fs::remove_dir_all(&run_dir).unwrap();
     }
 }
