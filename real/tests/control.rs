@@ -92,6 +92,8 @@ struct Agent {
     runs: Arc<AtomicU32>,
     there: Arc<Mutex<BTreeMap<SandboxId, String>>>,
     reduced: Arc<AtomicU32>,
+    /// Most who held `there` when a run began: this, what begins runs, and sandboxes of earlier runs.
+    holders: Arc<AtomicU32>,
     /// Where its transport would say what it sees of other agents.
     peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>>,
     /// How it was told to read base pages.
@@ -120,13 +122,15 @@ impl Agent {
         let peers: Arc<Mutex<Option<mpsc::UnboundedSender<PeerEvent>>>> = Arc::default();
         let transport: Arc<Mutex<Option<TransportKind>>> = Arc::default();
         let (counted, made, reductions, seen) = (runs.clone(), there.clone(), reduced.clone(), peers.clone());
-        let asked = transport.clone();
+        let (asked, holders) = (transport.clone(), Arc::<AtomicU32>::default());
+        let most = holders.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = listen(node, "127.0.0.1:0".parse().unwrap()).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let begin = move |settings: &Settings, link: ControllerLink| -> Result<Arc<dyn Sandboxes>, OpError> {
+                    most.fetch_max(Arc::strong_count(&made) as u32, Ordering::Relaxed);
                     *asked.lock().unwrap() = Some(settings.transport);
                     *seen.lock().unwrap() = Some(link.peers);
                     let (runs, there) = (counted.clone(), made.clone());
@@ -138,7 +142,7 @@ impl Agent {
             runtime.shutdown_timeout(Duration::from_millis(100));
         });
         let (address, stop, thread) = (told.recv().unwrap(), Some(stop), Some(thread));
-        Self { address, runs, there, reduced, peers, transport, stop, thread }
+        Self { address, runs, there, reduced, holders, peers, transport, stop, thread }
     }
 }
 
@@ -213,6 +217,7 @@ fn go_under(
         host: "127.0.0.1".to_owned(),
         secret: secret.map(Secret::new),
         start_timeout: Duration::from_secs(2),
+        rest: Duration::ZERO,
         threads: 1,
     };
     let mut left: Vec<Arrival> = requests
@@ -250,6 +255,15 @@ fn every_request_is_answered_once_and_right() {
     let outcome = outcome.unwrap();
     assert_eq!(a.runs.load(Ordering::Relaxed) + b.runs.load(Ordering::Relaxed), 100);
     assert!(outcome.starts.iter().any(|s| s.kind == "cold") && outcome.starts.iter().any(|s| s.kind == "warm"));
+}
+
+#[test]
+fn nothing_is_left_of_a_run_when_the_next_one_begins() {
+    let a = Agent::start(0, None);
+    for _ in 0..3 {
+        go(&addresses(&[&a]), None, &[(0, 0)], |_| {}).0.unwrap();
+    }
+    assert_eq!(a.holders.load(Ordering::Relaxed), 2);
 }
 
 #[test]

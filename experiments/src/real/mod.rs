@@ -24,6 +24,8 @@ use crate::workload::Workload;
 
 /// Threads of a controller that was told no number.
 const THREADS: usize = 2;
+/// Longest that a cell waits for the machine to come to rest after the one before it.
+const REST: Wall = Wall::from_secs(5);
 
 /// Where the agents are, for all cells of a run.
 pub struct Machines {
@@ -151,6 +153,7 @@ pub fn run_cell(
         host: machines.host.clone(),
         secret: machines.secret.clone(),
         start_timeout: Wall::from_secs_f64(table.start_timeout_s),
+        rest: REST,
         threads: machines.threads,
     };
     let mut arrivals = arrivals;

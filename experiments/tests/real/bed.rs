@@ -189,6 +189,7 @@ impl Bed {
             host: "127.0.0.1".to_owned(),
             secret: Some(Secret::new(&self.phrase)),
             start_timeout: Duration::from_secs(30),
+            rest: Duration::ZERO,
             threads: 2,
         };
         let total: usize = steps.iter().map(|s| s.functions.len()).sum();

@@ -16,6 +16,8 @@ use crate::wire::{Memory, Order, OrderKind, Said, SeenPeer, Step, StepKind, pack
 
 /// Longest answer of a function that is passed on, bytes.
 const MAX_ANSWER: usize = 256 << 10;
+/// Longest wait for whoever holds a run that has ended: a measurement under way, a stream that is just closing.
+const LETTING_GO: Duration = Duration::from_millis(500);
 
 /// Whether a job is done.
 type Done = watch::Receiver<bool>;
@@ -73,7 +75,11 @@ impl World {
                 if out.send(said).is_err() {
                     return;
                 }
-                tokio::time::sleep(world.report_every).await;
+                // Not to be kept by this once its run is over.
+                tokio::select! {
+                    () = tokio::time::sleep(world.report_every) => {}
+                    () = out.closed() => return,
+                }
             }
         });
         said
@@ -300,7 +306,8 @@ impl World {
         there.into_iter().for_each(|id| self.sandboxes.purge(id));
     }
 
-    /// Takes no more orders, waits for those under way, purges everything.
+    /// Takes no more orders, waits for those under way, purges everything, and waits until nothing is left of the run: its folder, groups and
+    /// regions go with the last who holds it, and the next run should not pay for that.
     pub(super) async fn end(self: Arc<Self>) {
         let jobs: Vec<Done> = {
             let mut state = lock(&self.state);
@@ -312,7 +319,14 @@ impl World {
             done(job).await;
         }
         // A panic in an operation was reported where it happened; there is nobody left to tell of one here.
+        let (held, until) = (Arc::downgrade(&self), Instant::now() + LETTING_GO);
         let _ = tokio::task::spawn_blocking(move || self.purge_all()).await;
+        while held.strong_count() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if held.strong_count() > 0 {
+            tracing::debug!("something still holds the sandboxes of the run that has ended");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::link::{Event, Events, Link, Send as ToLink};
 use super::run::TICK;
-use super::{Arrival, Directory, Plan, RunError, transport};
+use super::{Arrival, Directory, Plan, RunError, settle, transport};
 use crate::settings::TransportKind;
 use crate::wire::MAX_MESSAGE;
 use crate::wire::controller_server::ControllerServer;
@@ -138,7 +138,11 @@ impl Cluster {
         let links = links.collect();
         let transport = settings.transport;
         let mut cluster = Self { links, events, arrivals, fed, service, notes, suspected, transport };
-        match cluster.wait(plan, tick).await {
+        let there = match cluster.wait(plan, tick).await {
+            Ok(there) => cluster.rest(plan, tick).await.map(|()| there),
+            Err(e) => Err(e),
+        };
+        match there {
             Ok(there) => Ok((cluster, there)),
             Err(e) => {
                 cluster.close().await;
@@ -173,6 +177,19 @@ impl Cluster {
             return Err(RunError::NoAgent { nodes: nodes.join(", "), after: plan.start_timeout });
         }
         Ok(there)
+    }
+
+    /// Waits for the machine to come to rest.
+    async fn rest(&mut self, plan: &Plan<'_>, tick: &mut impl FnMut(u64) -> bool) -> Result<(), RunError> {
+        let mut on = true;
+        let at_work = settle::rest(plan.rest, || {
+            on = tick(0);
+            on
+        });
+        let note =
+            |part| format!("the machine was at work when the run began: {:.0} % of its processors' time", 100.0 * part);
+        self.notes.extend(at_work.await.map(note));
+        if on { Ok(()) } else { Err(RunError::Stopped) }
     }
 
     pub(super) fn senders(&self) -> Vec<mpsc::UnboundedSender<ToLink>> {

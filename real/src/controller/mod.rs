@@ -9,6 +9,7 @@ mod books;
 pub mod link;
 pub mod local;
 mod run;
+mod settle;
 mod transport;
 
 use std::net::SocketAddr;
@@ -121,6 +122,8 @@ pub struct Plan<'a> {
     pub secret: Option<Secret>,
     /// So long the run waits for all agents before it starts without those that are missing.
     pub start_timeout: Duration,
+    /// So long, at most, it waits then for this machine to come to rest.
+    pub rest: Duration,
     /// Threads that carry messages to and from agents, at least one.
     pub threads: usize,
 }
