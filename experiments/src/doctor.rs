@@ -47,7 +47,7 @@ pub fn doctor(out: &Output) -> anyhow::Result<()> {
 
 /// What this machine lacks to run sandboxes, each with the way to get it.
 pub fn missing_for_sandboxes() -> Vec<String> {
-    const NEEDED: [&str; 4] = ["root", "userfaultfd", "functions' libraries", "CRIU on this kernel"];
+    const NEEDED: [&str; 4] = ["root", "userfaultfd", "functions' libraries", "CRIU"];
     let lacks = |f: Finding| f.state.err().filter(|_| NEEDED.contains(&f.what)).map(|how| format!("{}: {how}", f.what));
     look().into_iter().filter_map(lacks).collect()
 }
@@ -68,13 +68,7 @@ fn look() -> Vec<Finding> {
             state: if is_root() { Ok("yes".into()) } else { Err("run as root, or with sudo".into()) },
             needed_for: "dumps of real functions",
         },
-        Finding {
-            what: "CRIU",
-            state: version("criu", &["--version"])
-                .or_else(|| version(OWN_CRIU, &["--version"]))
-                .ok_or_else(|| "scripts/setup-criu installs one that works on recent kernels".into()),
-            needed_for: "dumps of real functions",
-        },
+        Finding { what: "CRIU", state: criu(), needed_for: "dumps of real functions, dedup on real sandboxes" },
         Finding {
             what: "userfaultfd",
             state: if Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists() {
@@ -90,17 +84,10 @@ fn look() -> Vec<Finding> {
             needed_for: "the ten functions",
         },
         Finding { what: "functions' libraries", state: venv(), needed_for: "real sandboxes" },
-        Finding { what: "CRIU on this kernel", state: criu_check(), needed_for: "dedup on real sandboxes" },
         Finding {
             what: "cgroups",
-            state: match (
-                Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
-                Path::new("/sys/fs/cgroup/memory").is_dir(),
-            ) {
-                (true, _) => Ok("version 2".into()),
-                (_, true) => Ok("version 1".into()),
-                _ => Err("mount them on /sys/fs/cgroup; without, sandboxes have no caps of their own".into()),
-            },
+            state: medes_real::node::memory_caps()
+                .map_err(|e| format!("{e}; without, sandboxes have no caps of their own")),
             needed_for: "memory caps of single sandboxes",
         },
         Finding { what: "tmpfs", state: tmpfs(), needed_for: "dumps of real sandboxes" },
@@ -151,7 +138,7 @@ fn runc() -> Result<String, String> {
     if !known.lines().any(|l| l.split_whitespace().next_back() == Some("overlay")) && !is_root() {
         return Err(format!("{version}, but no overlay file system in the kernel: modprobe overlay"));
     }
-    match criu_check() {
+    match criu() {
         Ok(_) => Ok(format!("{version}; it checkpoints and restores with the CRIU that sandboxes use")),
         Err(e) => Err(format!("{version}; containers run but are not checkpointed: {e}")),
     }
@@ -168,17 +155,22 @@ fn venv() -> Result<String, String> {
     }
 }
 
-/// What CRIU itself says of the kernel.
-fn criu_check() -> Result<String, String> {
-    let named = std::env::var("MEDES_CRIU").unwrap_or_else(|_| OWN_CRIU.into());
-    let said = [named.as_str(), "criu"].into_iter().find_map(|p| Command::new(p).arg("check").output().ok());
-    match said {
-        Some(o) if o.status.success() => Ok("criu check: looks good".into()),
-        Some(o) => {
+/// The CRIU that sandboxes use, and what it says of this kernel. Another one on the path is of no use to them.
+fn criu() -> Result<String, String> {
+    let path = std::env::var("MEDES_CRIU").unwrap_or_else(|_| OWN_CRIU.into());
+    let version = version(&path, &["--version"]).ok_or_else(|| {
+        format!("no {path}: scripts/setup-criu installs one that works on recent kernels; MEDES_CRIU names another")
+    })?;
+    let version = version.trim_start_matches("Version: ");
+    match Command::new(&path).arg("check").output() {
+        Ok(o) if o.status.success() => Ok(format!("{version}, {path}; criu check: looks good")),
+        Ok(o) => {
             let text = String::from_utf8_lossy(&o.stderr).lines().last().unwrap_or_default().to_owned();
-            Err(format!("criu check, as root: {text}"))
+            Err(format!(
+                "{version}, {path}; criu check, as root: {text}; scripts/setup-criu installs one that works on recent kernels"
+            ))
         }
-        None => Err("scripts/setup-criu, or MEDES_CRIU".into()),
+        Err(e) => Err(format!("{path}: {e}")),
     }
 }
 

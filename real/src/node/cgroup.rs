@@ -35,6 +35,23 @@ fn mounts() -> Cgroups {
     out
 }
 
+/// Where a sandbox's memory is capped on this machine, for people.
+///
+/// # Errors
+/// No cgroup that is mounted has the memory controller; how to get one.
+pub fn memory_caps() -> Result<String, String> {
+    let all = mounts();
+    let controls = |root: &PathBuf| {
+        let text = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        text.split_whitespace().any(|c| c == "memory")
+    };
+    match (all.two.filter(controls), all.memory_one) {
+        (Some(root), _) => Ok(format!("version 2, {}", root.display())),
+        (None, Some(root)) => Ok(format!("version 1, {}", root.display())),
+        (None, None) => Err("mount one that has the memory controller below /sys/fs/cgroup".into()),
+    }
+}
+
 impl Cgroups {
     /// What there is and may be written to, with a folder `name` of ours in each; `record` is told of each before it is made.
     ///

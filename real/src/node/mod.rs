@@ -45,6 +45,7 @@ use self::nursery::Nursery;
 use self::sandbox::Sandbox;
 use crate::ops::{Answer, Bases, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
 
+pub use cgroup::memory_caps;
 pub use functions::FUNCTIONS;
 pub use journal::clean;
 pub use options::{NodeOptions, Push};
