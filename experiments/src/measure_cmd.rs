@@ -4,6 +4,8 @@ mod control;
 mod profile;
 mod starts;
 
+pub use profile::machine;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

@@ -41,7 +41,7 @@ pub fn publish(
             question: &experiment.question,
             expectation: experiment.expectation.as_deref(),
             how: how.clone(),
-            notes: notes.iter().flat_map(|n| n.lines()).map(str::to_owned).collect(),
+            notes: notes.clone(),
             cells: &cells,
             figures: &figures,
         },
@@ -155,9 +155,18 @@ fn how(experiment: &Experiment, workload: &Workload, finished: &Finished) -> Vec
     }
     say("rows of requests", experiment.request_rows.to_string());
     say("backend", if finished.real { "real: sandboxes on machines, memory measured" } else { "simulated" }.to_owned());
+    if finished.real {
+        let (table, (host, kernel)) = (&experiment.real, crate::measure_cmd::machine());
+        say("time scale", format!("arrivals come {} times as fast", table.time_scale));
+        say(
+            "sandboxes",
+            format!("{:?}, with {:?} for base pages of other nodes", table.sandbox, table.transport).to_lowercase(),
+        );
+        say("machine of the controller", format!("{host}, {kernel}"));
+    }
     say("version", format!("medes {} ({})", env!("CARGO_PKG_VERSION"), crate::VERSION));
     let seconds: f64 = finished.cells.iter().map(|c| c.seconds).sum();
-    say("computing time", format!("{seconds:.1} s over all cells"));
+    say(if finished.real { "time" } else { "computing time" }, format!("{seconds:.1} s over all cells"));
     how
 }
 

@@ -152,7 +152,10 @@ fn how(out: &mut String, input: &ReportInput<'_>) {
     if !input.notes.is_empty() {
         out.push_str("<h3>Notes</h3>\n<ul>\n");
         for note in &input.notes {
-            let _ = writeln!(out, "<li>{}</li>", escape(note));
+            let text = escape(note);
+            // What has lines has columns as well.
+            let text = if note.contains('\n') { format!("<pre>{text}</pre>") } else { text };
+            let _ = writeln!(out, "<li>{text}</li>");
         }
         out.push_str("</ul>\n");
     }

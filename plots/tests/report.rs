@@ -13,7 +13,7 @@ fn written(cells: &[CellData], folder: &Path) -> String {
         question: "Which policy & why?",
         expectation: Some("\"10 to 50 %\" fewer"),
         how: vec![("command".into(), "medes run 'a<b>.toml'".into()), ("seeds".into(), "1, 2".into())],
-        notes: vec!["3 rows of <trace> were mended".into()],
+        notes: vec!["3 rows of <trace> were mended".into(), "count  found\n    2  <odd>".into()],
         cells,
         figures: &figures,
     };
@@ -50,6 +50,7 @@ fn the_page_holds_everything_and_fetches_nothing() {
     }
     let finding = page.find("What was found").unwrap();
     assert!(finding < page.find("<table>").unwrap() && page.find("<table>") < page.find("<figure "));
+    assert!(page.contains("<li><pre>count  found\n    2  &lt;odd&gt;</pre></li>"), "columns of a note stay columns");
 }
 
 #[test]

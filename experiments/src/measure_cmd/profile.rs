@@ -31,14 +31,20 @@ pub struct Facts {
 
 impl Facts {
     pub fn new(criu: String, rounds: u16) -> Self {
-        let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let models: Vec<&str> =
-            cpu.lines().filter_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1)).collect();
-        let host = format!("{} x {}", models.len(), models.first().map_or("unknown processor", |m| m.trim()));
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let (host, kernel) = machine();
         let now: chrono::DateTime<chrono::Utc> = std::time::SystemTime::now().into();
-        Self { host, kernel: format!("Linux {kernel}"), criu, date: now.format("%Y-%m-%d").to_string(), rounds }
+        Self { host, kernel, criu, date: now.format("%Y-%m-%d").to_string(), rounds }
     }
+}
+
+/// Processors and kernel of this machine.
+pub fn machine() -> (String, String) {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models: Vec<&str> =
+        cpu.lines().filter_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1)).collect();
+    let host = format!("{} x {}", models.len(), models.first().map_or("unknown processor", |m| m.trim()));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    (host, format!("Linux {kernel}"))
 }
 
 impl Facts {
