@@ -260,6 +260,9 @@ pub struct Costs {
     /// Memory of an agent itself, MB a node.
     #[serde(default)]
     pub agent_mb: f64,
+    /// How fast the host was on which times were measured: what a fixed piece of work took of a core, µs; 0 where that is not known.
+    #[serde(default)]
+    pub probe_us: f64,
     /// What controller and agent add to every start: deciding, sending, answering. Zero where the functions' own figures contain it.
     #[serde(default = "nothing")]
     pub control: Latency,
@@ -353,6 +356,7 @@ impl ProfileSet {
             ("costs".into(), "run_pages", costs.run_pages, Range::Positive),
             ("costs".into(), "local_gbps", costs.local_gbps, Range::Positive),
             ("costs".into(), "agent_mb", costs.agent_mb, Range::NotNegative),
+            ("costs".into(), "probe_us", costs.probe_us, Range::NotNegative),
             ("costs".into(), "control", costs.control.median_ms, Range::NotNegative),
             ("costs".into(), "control", costs.control.p99_ms - costs.control.median_ms, Range::NotNegative),
         ];
@@ -738,6 +742,7 @@ mod tests {
                 run_pages: 4.0,
                 local_gbps: 80.0,
                 agent_mb: 0.0,
+                probe_us: 0.0,
                 control: Latency::constant(0.0),
             },
             codec: BTreeMap::from([("xdelta3".into(), patch_codec())]),

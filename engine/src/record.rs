@@ -137,6 +137,17 @@ pub struct StartSummary {
     pub run_ms: f64,
 }
 
+/// How fast a host was at an instant of a real run: the row of `host.csv`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostSample {
+    /// Since the beginning of the trace, s.
+    pub at_s: f64,
+    /// The node.
+    pub node: u32,
+    /// What a fixed piece of work took of a core, µs.
+    pub probe_us: f64,
+}
+
 /// The base or dedup operations of one function over a run, broken down: the row of `operations.csv`. Times are means, ms.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperationSummary {

@@ -10,6 +10,7 @@ mod doctor;
 mod experiment;
 mod explain;
 mod figures;
+mod host;
 mod measure_cmd;
 mod output;
 mod pipeline;
@@ -32,6 +33,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use medes_traces::{TraceKind, TraceOptions, TraceSpec, Window};
 
 use crate::experiment::{Experiment, Overrides, SHIPPED};
+use crate::host::Hosts;
 use crate::output::Output;
 use crate::run::{INTERRUPTED, Inputs};
 use crate::store::Store;
@@ -163,6 +165,9 @@ struct RunArgs {
     /// The world: `sim` in virtual time, `real` on sandboxes of this machine, or of a cluster with --cluster.
     #[arg(long, value_name = "WORLD", default_value = "sim")]
     backend: Backend,
+    /// Simulate on the host of a real run: cores as fast as DIR/host.csv, of the same experiment with --backend real, says.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["check", "cluster"])]
+    host: Option<PathBuf>,
     /// Real: a cluster file (the reference's cluster.json); the agents run there already.
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
@@ -218,6 +223,7 @@ impl ControllerArgs {
             partition: None,
             tasks: None,
             backend: Backend::Real,
+            host: None,
             cluster: cluster.is_file().then_some(cluster),
             slurm_task: None,
             threads: Some(self.threads),
@@ -329,6 +335,10 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     if real && (args.on != Where::Here || args.check) {
         return Err(bad(anyhow::anyhow!("--backend real goes with neither --on slurm nor --check")));
     }
+    if real && args.host.is_some() {
+        return Err(bad(anyhow::anyhow!("--host is for the simulated world: leave --backend real out")));
+    }
+    let hosts = args.host.as_deref().map(Hosts::load).transpose().map_err(bad)?;
     let only = args.slurm_task.as_deref().map(slurm::task_cells).transpose().map_err(|e| bad(e.into()))?;
     let trace: Option<TraceSpec> =
         args.trace.as_deref().map(str::parse).transpose().map_err(|e: medes_traces::TraceError| bad(e.into()))?;
@@ -351,7 +361,11 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     let folder = args.out.unwrap_or_else(|| {
         report::default_folder(
             &experiment,
-            &format!("{experiment:?} {identity} {profile_text}{}", if real { " real" } else { "" }),
+            &format!(
+                "{experiment:?} {identity} {profile_text}{}{}",
+                if real { " real" } else { "" },
+                hosts.as_ref().map_or(String::new(), |h| format!(" {:x}", h.digest))
+            ),
         )
     });
     let store = Store::open(&folder).map_err(Failure::Run)?;
@@ -382,7 +396,9 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
         check: args.check,
         only,
         machines: machines.as_ref(),
+        hosts: hosts.as_ref(),
     };
+    run::hosts(&inputs).map_err(bad)?;
     let here = || {
         run::run(&inputs, &store, out).map_err(|e| match e.downcast_ref::<medes_sim::SimError>() {
             Some(medes_sim::SimError::Check { .. }) | None => Failure::Run(e),

@@ -15,10 +15,11 @@ use medes_engine::policy::{self, Kind};
 use medes_engine::profile::ProfileSet;
 use medes_engine::record::{RequestRecord, StartParts, StartSummary};
 use medes_engine::units::{Duration, Instant};
-use medes_sim::{Arrival, Outcome, Setup, simulate, simulate_in_parts};
+use medes_sim::{Arrival, HostSpeed, Outcome, Setup, simulate, simulate_in_parts};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::experiment::{Cell, Experiment, RequestRows};
+use crate::host::Hosts;
 use crate::output::{Output, thousands};
 use crate::pipeline;
 use crate::real::{self, Machines};
@@ -49,6 +50,8 @@ pub struct Inputs<'a> {
     pub only: Option<BTreeSet<String>>,
     /// Machines to run on; none: the cells are simulated.
     pub machines: Option<&'a Machines>,
+    /// What the hosts were like on which the cells ran for real; none: as when the profiles were measured.
+    pub hosts: Option<&'a Hosts>,
 }
 
 impl Inputs<'_> {
@@ -61,11 +64,15 @@ impl Inputs<'_> {
     /// What determines the rows beside parameters and trace.
     fn world(&self) -> String {
         let real = &self.experiment.real;
-        match self.machines {
+        let mut world = match self.machines {
             Some(machines) => format!(" real on {} {real:?}", machines.nodes()),
             None if real.time_scale == 1.0 => String::new(),
             None => format!(" x {}", real.time_scale),
+        };
+        if let Some(hosts) = self.hosts {
+            world += &format!(" on hosts {:x}", hosts.digest);
         }
+        world
     }
 }
 
@@ -141,6 +148,31 @@ pub fn run(inputs: &Inputs<'_>, store: &Store, out: &Output) -> anyhow::Result<F
     let cells: Option<Vec<CellResult>> = results.iter().map(|r| lock(r).clone()).collect();
     let Some(cells) = cells else { bail!("a cell ended without a result") };
     Ok(Finished { cells, keys: jobs.into_iter().map(|j| j.key).collect(), found, real: inputs.machines.is_some() })
+}
+
+/// Checks that the hosts of all cells are known, where they are asked for.
+///
+/// # Errors
+/// A cell that did not run for real, or that has cores enough always.
+pub fn hosts(inputs: &Inputs<'_>) -> anyhow::Result<()> {
+    if inputs.hosts.is_some() {
+        jobs(inputs)?.iter().try_for_each(|job| host(inputs, job).map(drop))?;
+    }
+    Ok(())
+}
+
+fn host(inputs: &Inputs<'_>, job: &Job) -> anyhow::Result<Option<HostSpeed>> {
+    let Some(hosts) = inputs.hosts else { return Ok(None) };
+    let config = &job.cell.config;
+    anyhow::ensure!(config.cores > 0, "--host slows cores, and cell {} has no limit of cores: set `cores`", label(job));
+    let own = [
+        ("policy", config.policy.to_owned()),
+        ("memcap_mb", config.memcap.as_mb().to_string()),
+        ("nodes", config.nodes.to_string()),
+        ("seed", job.seed.to_string()),
+    ];
+    let labels = own.map(|(k, v)| (k.to_owned(), v)).into_iter().chain(job.swept.clone()).collect();
+    hosts.of(&labels, &inputs.profiles).map(Some)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -243,6 +275,7 @@ fn run_job(
         length,
         interval: Duration::from_secs((length.as_micros() / 1_000_000).div_ceil(INTERVALS).max(1)),
         check: inputs.check,
+        host: host(inputs, job)?,
     };
     let began = Clock::now();
     let mut arrivals = inputs.workload.arrivals(job.seed);
@@ -277,6 +310,7 @@ fn run_job(
         seconds: began.elapsed().as_secs_f64(),
         starts,
         operations: Vec::new(),
+        host: Vec::new(),
         notes: Vec::new(),
     };
     store.put(&job.key, &result)?;
@@ -330,6 +364,7 @@ fn run_real(
         seconds: began.elapsed().as_secs_f64(),
         starts: done.starts,
         operations: done.operations,
+        host: done.host,
         notes: done.notes,
     };
     store.put(&job.key, &result)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use medes_engine::record::{
-    FunctionSummary, OperationSummary, RequestRecord, StartParts, StartSummary, Summary, TimelineSample,
+    FunctionSummary, HostSample, OperationSummary, RequestRecord, StartParts, StartSummary, Summary, TimelineSample,
 };
 use medes_plots::CellData;
 use polars_core::prelude::{Column, DataFrame, NamedFrom, Series};
@@ -45,6 +45,9 @@ pub struct CellResult {
     /// Base and dedup operations broken down, measured in the real world.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationSummary>,
+    /// How fast the hosts were, measured in the real world.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostSample>,
     /// What was remarkable in the real run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -160,13 +163,17 @@ impl Store {
         self.rows("functions.csv", cells, |c| &c.functions)
     }
 
-    /// `starts.csv`, and `operations.csv` of a real run: a row a cell, seed, function and kind.
+    /// `starts.csv`, and `operations.csv` of a real run: a row a cell, seed, function and kind; `host.csv` of a real run: a row a cell, seed, node and
+    /// half second.
     pub fn breakdowns(&self, cells: &[CellResult]) -> anyhow::Result<()> {
         if cells.iter().any(|c| !c.starts.is_empty()) {
             self.rows("starts.csv", cells, |c| &c.starts)?;
         }
         if cells.iter().any(|c| !c.operations.is_empty()) {
             self.rows("operations.csv", cells, |c| &c.operations)?;
+        }
+        if cells.iter().any(|c| !c.host.is_empty()) {
+            self.rows("host.csv", cells, |c| &c.host)?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use self::plain::Plain;
 use crate::bases::index::{IndexSettings, PageIndex};
 use crate::bases::service::IndexService;
 use crate::bases::{ClusterBases, Link, Place};
+use crate::host::probe_us;
 use crate::load::Load;
 use crate::node::process::Resident;
 use crate::node::{LocalSandboxes, NodeOptions, Push};
@@ -52,7 +53,7 @@ pub struct Samples {
     pub wake: Vec<f64>,
     /// The function's own run in a warm sandbox; several a round.
     pub run: Vec<f64>,
-    /// CRIU's part of a base or a reduction.
+    /// CRIU's part of a reduction.
     pub checkpoint: Vec<f64>,
     /// Fingerprints of a checkpoint.
     pub fingerprint: Vec<f64>,
@@ -94,6 +95,12 @@ pub struct Samples {
     pub reduce_effort: Effort,
     /// While they were restored.
     pub restore_effort: Effort,
+    /// How fast the host was ([`crate::host::probe_us`]) around each of `cold`, of `hold` and of `restore`; `run` and `wake` are too short to tell.
+    pub cold_host: Vec<f64>,
+    /// See `cold_host`.
+    pub hold_host: Vec<f64>,
+    /// See `cold_host`.
+    pub restore_host: Vec<f64>,
     /// Memory of a sandbox while it is created, as a share of what it has then; on average over that time.
     pub starting: f64,
     /// Memory of the reduced image.
@@ -276,7 +283,6 @@ impl Rig {
             self.ask(0, id, load, seed)?;
         }
         let done = self.nodes[0].checkpoint(id, soon())?;
-        out.checkpoint.push(ms(done.checkpoint));
         out.base_checkpoint.push(ms(done.checkpoint));
         out.fingerprint.push(ms(done.registered.fingerprint));
         out.base = self.last_image();
@@ -290,12 +296,18 @@ impl Rig {
     pub fn round(&mut self, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
         let id = self.id();
         let seed = |n: u64| round * 17 + n;
+        let mut hosts = vec![probe_us()];
+        let mut between = move || {
+            hosts.push(probe_us());
+            hosts[hosts.len() - 2..].iter().sum::<f64>() / 2.0
+        };
         let began = Instant::now();
         let spawned = out.cold_effort.of(|| self.nodes[1].spawn(id, &load.action, soon()))?;
         out.cold.push(ms(spawned.took));
         // A new sandbox's first run is a run as well, as in a run of a trace.
         out.run.push(self.ask(1, id, load, seed(0))?.1);
         out.cold_answer.push(ms(began.elapsed()));
+        out.cold_host.push(between());
         for n in 1..=SETTLED {
             let (wake, run) = self.ask(1, id, load, seed(n))?;
             out.wake.push(wake);
@@ -303,6 +315,7 @@ impl Rig {
             out.warm_answer.push(wake + run);
         }
         let reduced = out.reduce_effort.of(|| self.nodes[1].reduce(id, Method::Patches, false, soon()))?;
+        out.hold_host.push(between());
         out.image = self.last_image();
         out.checkpoint.push(ms(reduced.checkpoint));
         out.hold.push(ms(reduced.hold));
@@ -316,6 +329,7 @@ impl Rig {
         let restored = out.restore_effort.of(|| self.nodes[1].restore(id, soon()))?;
         let run = self.ask(1, id, load, seed(SETTLED + 1))?.1;
         out.dedup_answer.push(ms(began.elapsed()));
+        out.restore_host.push(between());
         out.restore.push(ms(restored.took));
         out.base_read.push(ms(restored.unpacked.read));
         out.patch.push(ms(restored.unpacked.decode));

@@ -6,13 +6,15 @@
 //!
 //! Each node has a clock that runs with that share. Work that takes `w` alone ends when the clock has gone on by `w`, whatever comes and goes
 //! meanwhile; so what ends next is the least of a sorted map, and taking work up, ending it or dropping it is O(log n).
-//! Left out: how a kernel's scheduler deals its turns, moving between cores, hyper-threads.
+//! Where the host's speed over time is given ([`HostSpeed`]), the clock runs with share x speed.
+//! Left out: how a kernel's scheduler deals its turns, moving between cores.
 
 use std::collections::BTreeMap;
 use std::ops::Add;
 
 use medes_engine::config::Config;
 use medes_engine::id::{NodeId, SandboxId};
+use medes_engine::record::HostSample;
 use medes_engine::units::{Duration, Instant};
 
 use crate::queue::{Kind, Queue};
@@ -83,6 +85,46 @@ struct Pool {
     at_work: BTreeMap<Place, u32>,
     /// When it is looked at next.
     looked_at: Instant,
+    speed: Speed,
+}
+
+/// How fast cores are, over time: 1 is what the profile was measured with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostSpeed {
+    /// From when on, which node, how fast; in order of time. Before the first a node is as fast as the profile's.
+    changes: Vec<(Instant, NodeId, f64)>,
+}
+
+impl HostSpeed {
+    /// From samples of what a fixed piece of work took, in any order; `reference` is what it took when the profile was measured, µs.
+    pub fn new(samples: &[HostSample], reference: f64) -> Self {
+        let usable = samples.iter().filter(|s| s.probe_us > 0.0 && s.at_s >= 0.0);
+        let mut changes: Vec<(Instant, NodeId, f64)> = usable
+            .map(|s| (Instant::ZERO + Duration::from_secs_f64(s.at_s), NodeId(s.node), reference / s.probe_us))
+            .collect();
+        changes.sort_by_key(|c| c.0);
+        Self { changes }
+    }
+
+    /// Of a pool that the nodes share for which `shares` holds: the mean of theirs.
+    fn of(&self, shares: impl Fn(NodeId) -> bool) -> Speed {
+        let mut each: BTreeMap<NodeId, f64> = BTreeMap::new();
+        let own = self.changes.iter().filter(|c| shares(c.1));
+        let changes = own.map(|(at, node, speed)| {
+            each.insert(*node, *speed);
+            (*at, each.values().sum::<f64>() / each.len() as f64)
+        });
+        Speed { changes: changes.collect(), next: 0, now: 1.0 }
+    }
+}
+
+/// The speed of one pool.
+#[derive(Debug)]
+struct Speed {
+    changes: Vec<(Instant, f64)>,
+    /// The first change that is still to come.
+    next: usize,
+    now: f64,
 }
 
 /// A clock is right to within this, µs.
@@ -98,10 +140,32 @@ impl Pool {
         if self.at_work.is_empty() {
             // Small numbers stay exact.
             (self.clock, self.asked) = (0.0, 0.0);
-        } else {
-            self.clock += now.since(self.at).as_micros() as f64 * self.rate();
         }
+        let rate = if self.at_work.is_empty() { 0.0 } else { self.rate() };
+        while let Some(&(at, speed)) = self.speed.changes.get(self.speed.next).filter(|c| c.0 <= now) {
+            self.clock += at.since(self.at).as_micros() as f64 * rate * self.speed.now;
+            self.at = self.at.max(at);
+            self.speed.now = speed;
+            self.speed.next += 1;
+        }
+        self.clock += now.since(self.at).as_micros() as f64 * rate * self.speed.now;
         self.at = now;
+    }
+
+    /// When the clock has gone on by `rest` µs if nothing comes and goes, less what a clock may be wrong by.
+    fn reaches(&self, rest: f64) -> Instant {
+        // Time at full speed.
+        let mut left = rest / self.rate();
+        let (mut at, mut speed) = (self.at, self.speed.now);
+        for &(change, next) in &self.speed.changes[self.speed.next..] {
+            let span = change.since(at).as_micros() as f64 * speed;
+            if span >= left {
+                break;
+            }
+            left -= span;
+            (at, speed) = (change, next);
+        }
+        at + Duration::from_micros((left / speed - SLACK).max(0.0).ceil() as u64)
     }
 
     /// What ends next and how much its clock has to go on until then, µs.
@@ -121,8 +185,8 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// `None` where the parameters say that cores are never a bottleneck.
-    pub fn new(config: &Config) -> Option<Self> {
+    /// `None` where the parameters say that cores are never a bottleneck. `host`: how fast they are over time.
+    pub fn new(config: &Config, host: Option<&HostSpeed>) -> Option<Self> {
         if config.cores == 0 {
             return None;
         }
@@ -131,15 +195,18 @@ impl Cores {
         } else {
             (config.nodes, config.cores)
         };
-        let pool = || Pool {
+        let steady = HostSpeed::default();
+        let host = host.unwrap_or(&steady);
+        let pool = |pool: u32| Pool {
             cores: f64::from(of_each),
             asked: 0.0,
             clock: 0.0,
             at: Instant::ZERO,
             at_work: BTreeMap::new(),
             looked_at: Instant::FAR,
+            speed: host.of(|node| node.0 % pools == pool),
         };
-        Some(Self { pools: (0..pools).map(|_| pool()).collect(), doing: Vec::new(), begun: 0 })
+        Some(Self { pools: (0..pools).map(pool).collect(), doing: Vec::new(), begun: 0 })
     }
 
     /// Takes up the only work of a sandbox; `kind` happens when it is done ([`Self::done`]).
@@ -209,7 +276,7 @@ fn asks(work: &Work) -> f64 {
 /// Sees to it that cores are looked at when the next work there is done. What comes up too early is looked at in vain.
 fn look(queue: &mut Queue, pool: &mut Pool, index: u32) {
     let Some((rest, _)) = pool.next() else { return };
-    let at = pool.at + Duration::from_micros((rest / pool.rate() - SLACK).max(0.0).ceil() as u64);
+    let at = pool.reaches(rest);
     if at < pool.looked_at {
         pool.looked_at = at;
         queue.push(at, SandboxId { generation: 0, slot: index }, Kind::Cores);
@@ -224,7 +291,16 @@ mod tests {
     fn cores(text: &[(&str, &str)]) -> Cores {
         let mut config = Config::default();
         text.iter().for_each(|(k, v)| config.set(k, v).unwrap());
-        Cores::new(&config).unwrap()
+        Cores::new(&config, None).unwrap()
+    }
+
+    /// One node with one core of a host whose speed changes.
+    fn on_host(samples: &[(f64, u32, f64)], settings: &[(&str, &str)]) -> Cores {
+        let sample = |&(at_s, node, probe_us): &(f64, u32, f64)| HostSample { at_s, node, probe_us };
+        let host = HostSpeed::new(&samples.iter().map(sample).collect::<Vec<_>>(), 100.0);
+        let mut config = Config::default();
+        settings.iter().for_each(|(k, v)| config.set(k, v).unwrap());
+        Cores::new(&config, Some(&host)).unwrap()
     }
 
     /// Jobs `(begin, node, work)`; when each ends, µs.
@@ -289,6 +365,24 @@ mod tests {
         assert_eq!(ends(two, &[(0, 0, Work::of(us(1000), 2.0)), (0, 0, busy(1000))]), [1500, 1500]);
         let sum = Work::waits(us(70)) + busy(30) + Work::of(us(30), 3.0);
         assert_eq!((sum.alone(), asks(&sum)), (us(130), 2.0));
+    }
+
+    #[test]
+    fn work_takes_as_long_as_the_host_is_slow() {
+        let one = [("nodes", "1"), ("cores", "1")];
+        // Half as fast from 400 us on, twice as fast from 1000 on: 400 + 300 are done by then, 300 take 150.
+        let host = [(0.000_4, 0, 200.0), (0.001, 0, 50.0)];
+        assert_eq!(ends(on_host(&host, &one), &[(0, 0, busy(1000))]), [1150]);
+        // What begins later, and waiting, which no core speeds up.
+        assert_eq!(ends(on_host(&host, &one), &[(2000, 0, busy(1000)), (4000, 0, Work::waits(us(100)))]), [2500, 4100]);
+        // Two that share: 200 each by 400, 150 each by 1000, 650 each at twice the speed.
+        assert_eq!(ends(on_host(&host, &one), &[(0, 0, busy(1000)), (0, 0, busy(1000))]), [1650; 2]);
+        // Each node has its own host; on one machine it is the mean of what its nodes saw: 0.75 from 400 on.
+        let host = [(0.0, 0, 100.0), (0.0, 1, 100.0), (0.000_4, 1, 200.0)];
+        let jobs = [(0, 0, busy(1000)), (0, 1, busy(1000))];
+        assert_eq!(ends(on_host(&host, &[("nodes", "2"), ("cores", "1")]), &jobs), [1000, 1600]);
+        let shared = [("nodes", "2"), ("cores", "1"), ("shared_cores", "1")];
+        assert_eq!(ends(on_host(&host, &shared), &jobs), [1200; 2]);
     }
 
     #[test]

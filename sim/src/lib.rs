@@ -20,6 +20,7 @@ mod resident;
 pub mod setup;
 pub mod world;
 
+pub use cores::HostSpeed;
 pub use medes_engine::event::Arrival;
 pub use medes_engine::metrics::{BasePages, Outcome};
 pub use setup::{Setup, SimError, SimFunction};

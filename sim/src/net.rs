@@ -69,6 +69,7 @@ mod tests {
             run_pages: 4.0,
             local_gbps: 327.68,
             agent_mb: 0.0,
+            probe_us: 0.0,
             control: medes_engine::profile::Latency::constant(0.0),
         };
         let (a, b, c, d) = (NodeId(0), NodeId(1), NodeId(2), NodeId(3));

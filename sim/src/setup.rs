@@ -8,6 +8,7 @@ use medes_engine::policy::FunctionSpec;
 use medes_engine::profile::{CodecKind, FunctionProfile, Latency, ProfileSet};
 use medes_engine::units::{Bytes, Duration, Instant};
 
+use crate::cores::HostSpeed;
 use crate::fault::Fault;
 
 /// A function of the run.
@@ -44,6 +45,8 @@ pub struct Setup {
     pub interval: Duration,
     /// Whether the outside checker watches (slower by far).
     pub check: bool,
+    /// How fast the hosts' cores are over time; `None`: always as when the profiles were measured. Counts where cores are limited.
+    pub host: Option<HostSpeed>,
 }
 
 /// Why a simulation cannot be run, or is not to be believed.

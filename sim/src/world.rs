@@ -148,7 +148,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             metrics: Metrics::new(setup.functions.len(), setup.interval, setup.length),
             watch: W::default(),
             slots: Vec::new(),
-            cores: Cores::new(&setup.config),
+            cores: Cores::new(&setup.config, setup.host.as_ref()),
             many: setup.functions.len() >= ahead::MANY,
             pending: BTreeMap::new(),
             current: None,

@@ -48,6 +48,7 @@ fn setup(settings: &[(&str, &str)], memory_mb: &[f64]) -> Setup {
         length: Duration::from_secs(1000),
         interval: Duration::from_secs(10),
         check: true,
+        host: None,
     }
 }
 

@@ -101,6 +101,7 @@ fn setup(settings: &str) -> Setup {
         length: Duration::from_secs(MINUTES * 60),
         interval,
         check: false,
+        host: None,
     }
 }
 

@@ -65,7 +65,7 @@ proptest! {
         let setup = Setup {
             config, profiles: Arc::new(profiles), functions: Arc::new(functions),
             faults: faults.iter().map(|(node, at_s, for_s)| Fault { node: *node, at_s: *at_s, for_s: *for_s }).collect(),
-            seed, length: Duration::from_micros(at), interval: Duration::from_secs(30), check: true,
+            seed, length: Duration::from_micros(at), interval: Duration::from_secs(30), check: true, host: None,
         };
         let (o, records) = outcome(&setup, &arrivals);
         prop_assert_eq!(records.len(), arrivals.len());
@@ -117,7 +117,7 @@ proptest! {
         }
         let setup = Setup {
             config, profiles: Arc::new(profiles), functions: Arc::new(vec![function(0, sizes.0), function(1, sizes.1)]), faults: Vec::new(),
-            seed, length: Duration::from_secs(20 * (bursts.len() as u64 + 9)), interval: Duration::from_secs(30), check: true,
+            seed, length: Duration::from_secs(20 * (bursts.len() as u64 + 9)), interval: Duration::from_secs(30), check: true, host: None,
         };
         let (_, mut records) = outcome(&setup, &arrivals);
         records.sort_by_key(|r| r.request);

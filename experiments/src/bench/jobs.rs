@@ -196,6 +196,7 @@ fn simulation(of: &Generated, parameters: &[(&str, &str)], quick: bool) -> anyho
         length: workload.trace.length,
         interval: Duration::from_secs(180),
         check: false,
+        host: None,
     };
     measured(|| Ok(simulate(&setup, workload.arrivals(setup.seed), |_| {})?.summary.requests as f64))
 }

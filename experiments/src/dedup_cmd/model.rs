@@ -148,6 +148,7 @@ fn assemble(
         read_post_us: times.map_or(0.5, |t| t.costs.read_post_us),
         local_gbps: times.map_or(60.0, |t| t.costs.local_gbps),
         agent_mb: times.map_or(0.0, |t| t.costs.agent_mb),
+        probe_us: times.map_or(0.0, |t| t.costs.probe_us),
         control: times.map_or(Latency::constant(0.0), |t| t.costs.control),
     };
     let mut assumed = Vec::new();

@@ -158,6 +158,7 @@ mod tests {
                 seconds: 0.0,
                 starts: Vec::new(),
                 operations: Vec::new(),
+                host: Vec::new(),
                 notes: Vec::new(),
             }
         };

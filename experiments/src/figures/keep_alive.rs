@@ -64,6 +64,7 @@ pub fn run(prepared: &Prepared, set: &Sandboxes) -> anyhow::Result<KeepAlive> {
                 length,
                 interval,
                 check: false,
+                host: None,
             };
             let mut arrivals = Some(arrivals);
             let outcome = simulate(

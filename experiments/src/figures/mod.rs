@@ -380,6 +380,7 @@ fn first_setup(prepared: &Prepared) -> anyhow::Result<medes_sim::Setup> {
         length,
         interval: length,
         check: false,
+        host: None,
     })
 }
 
@@ -409,6 +410,7 @@ fn run_cells(
         check: false,
         only: None,
         machines: None,
+        hosts: None,
     };
     let World::Real(sites) = world else { return run::run(&simulated, store, out) };
     let cells = prepared.experiment.cells()?;

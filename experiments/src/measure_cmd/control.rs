@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Spread;
 use anyhow::Context;
 use medes_engine::record::{RequestRecord, StartKind, StartParts};
 use medes_engine::units::Duration;
@@ -51,6 +52,8 @@ pub struct Control {
     pub warm: BTreeMap<String, Warm>,
     /// Resident memory of an agent without sandboxes, MB.
     pub agent_mb: f64,
+    /// How fast the host was, µs a probe.
+    pub probe_us: f64,
 }
 
 impl Control {
@@ -89,6 +92,7 @@ pub fn measure(out: &Output) -> anyhow::Result<Control> {
         length: Duration::from_millis(ALONE_S * 1000 + PAUSE_MS + REQUESTS * APART_MS),
         interval: Duration::from_millis(500),
         check: false,
+        host: None,
     };
     let machines = Machines::local(1, PathBuf::new())?;
     let mut warm: BTreeMap<String, Warm> = BTreeMap::new();
@@ -113,5 +117,7 @@ pub fn measure(out: &Output) -> anyhow::Result<Control> {
     );
     // Of the intervals before the first request, the last: by then the agent has said what it weighs.
     let alone = done.outcome.timeline.iter().rfind(|t| t.at.as_micros() < ALONE_S * 1_000_000);
-    Ok(Control { warm, agent_mb: alone.map_or(0.0, |t| t.max_used.as_mb()) })
+    let probes: Vec<f64> = done.host.iter().map(|s| s.probe_us).collect();
+    let probe_us = Spread::of(&probes).median;
+    Ok(Control { warm, probe_us, agent_mb: alone.map_or(0.0, |t| t.max_used.as_mb()) })
 }

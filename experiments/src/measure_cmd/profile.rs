@@ -87,14 +87,18 @@ pub fn assemble(
     let threads = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     network(&mut set, samples, threads);
     set.costs.agent_mb = round(control.agent_mb);
-    set.costs.control = latency(&control.added());
-    let overhead = Spread::of(&control.added()).median;
+    let host = Host::of(samples, control.probe_us);
+    set.costs.probe_us = round(host.usual);
+    let added = host.level(&control.added(), &[]);
+    set.costs.control = latency(&added);
+    let overhead = Spread::of(&added).median;
     let mut rows = Vec::new();
     for ((name, _, s), f) in samples.iter().zip(0..) {
         let mut profile = set.function[f].clone();
         // In a run, where others have run meanwhile; of a function that was not in it (the user's own) as it is asked again and again.
         let known = control.warm.get(name).filter(|w| !w.wake.is_empty());
-        let (wake, run) = known.map_or((&s.wake, &s.run), |w| (&w.wake, &w.run));
+        let (wake, run) = known
+            .map_or_else(|| (s.wake.clone(), s.run.clone()), |w| (host.level(&w.wake, &[]), host.level(&w.run, &[])));
         profile.exec_ms = round(run.iter().sum::<f64>() / (run.len() as f64).max(1.0));
         memory(&mut profile, s);
         profile.starting = round(s.starting);
@@ -103,12 +107,13 @@ pub fn assemble(
             files: s.parts.files.iter().map(|(library, size)| (library.clone(), round(size.as_mb()))).collect(),
         });
         let cores = |effort: &Effort| round(effort.cores());
-        profile.cold = Latency { cores: cores(&s.cold_effort), ..latency(&s.cold) };
-        profile.warm = latency(wake);
-        profile.checkpoint = Latency { cores: cores(&s.reduce_effort), ..latency(&s.checkpoint) };
-        profile.restore = Latency { cores: cores(&s.reduce_effort), ..latency(&s.hold) };
+        profile.cold = Latency { cores: cores(&s.cold_effort), ..latency(&host.level(&s.cold, &s.cold_host)) };
+        profile.warm = latency(&wake);
+        profile.checkpoint =
+            Latency { cores: cores(&s.reduce_effort), ..latency(&host.level(&s.checkpoint, &s.hold_host)) };
+        profile.restore = Latency { cores: cores(&s.reduce_effort), ..latency(&host.level(&s.hold, &s.hold_host)) };
         let modelled = modelled_ms(&set, &profile);
-        let rest: Vec<f64> = s.restore.iter().map(|t| (t - modelled).max(0.01)).collect();
+        let rest: Vec<f64> = host.level(&s.restore, &s.restore_host).iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);
         set.function[f] = profile;
         rows.push(row(name, s));
@@ -120,6 +125,30 @@ pub fn assemble(
     );
     set.check()?;
     Ok((set, rows))
+}
+
+/// The host, which is now faster and now slower: times are those of its usual speed.
+struct Host {
+    /// Median of what a probe took, µs.
+    usual: f64,
+    /// The same in the short run with a controller.
+    controlled: f64,
+}
+
+impl Host {
+    fn of(samples: &[(String, SandboxId, Samples)], controlled: f64) -> Self {
+        let each = samples.iter().flat_map(|(_, _, s)| s.cold_host.iter().chain(&s.hold_host).chain(&s.restore_host));
+        Self { usual: Spread::of(&each.copied().collect::<Vec<_>>()).median, controlled }
+    }
+
+    /// What `times` would have been at the usual speed. `probes`: what a probe took around each of them; none: they are of the run with a controller.
+    fn level(&self, times: &[f64], probes: &[f64]) -> Vec<f64> {
+        let all = std::iter::repeat(&self.controlled);
+        let probes: Vec<&f64> =
+            if probes.is_empty() { all.take(times.len()).collect() } else { probes.iter().collect() };
+        let speed = |probe: &f64| if *probe > 0.0 && self.usual > 0.0 { self.usual / probe } else { 1.0 };
+        times.iter().zip(probes).map(|(time, probe)| time * speed(probe)).collect()
+    }
 }
 
 /// Memory of a warm sandbox, and the classes of pages as shares of it.

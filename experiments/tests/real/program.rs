@@ -152,6 +152,30 @@ fn a_killed_controller_leaves_nothing_and_the_next_start_goes_on() {
     // The user's file ran under the profile's name: it sleeps, which the shipped function does not.
     let runs = place.column_of("out/starts.csv", "run_ms");
     assert!(!runs.is_empty() && runs.iter().all(|ms| ms.parse::<f64>().unwrap() >= 50.0), "{runs:?}");
+    simulated_on_its_host(&place);
+}
+
+/// A real run says how fast its host was, every half second of both cells on both nodes, and is simulated on it: on one that the profile takes for ten times
+/// as fast, cold starts are ten times as short.
+fn simulated_on_its_host(place: &Place) {
+    let (policies, nodes) = (place.column_of("out/host.csv", "policy"), place.column_of("out/host.csv", "node"));
+    for wanted in [("fixed", "0"), ("fixed", "1"), ("medes", "0"), ("medes", "1")] {
+        let samples = policies.iter().zip(&nodes).filter(|(p, n)| (p.as_str(), n.as_str()) == wanted).count();
+        assert!((4..40).contains(&samples), "{wanted:?}: {samples} samples in three seconds and what comes after");
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/measured.toml");
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let cold = |probe_us: f64| {
+        fs::write(place.at("host.toml"), shipped.replace("[costs]", &format!("[costs]\nprobe_us = {probe_us}")))
+            .unwrap();
+        place.works("run two.toml --host out --set cores=1 --set profile=host.toml --out simulated");
+        let (kinds, times) =
+            (place.column_of("simulated/starts.csv", "kind"), place.column_of("simulated/starts.csv", "resume_ms"));
+        let cold = kinds.iter().position(|k| k == "cold").unwrap();
+        times[cold].parse::<f64>().unwrap()
+    };
+    let ratio = cold(1e4) / cold(1e5);
+    assert!((8.0..12.0).contains(&ratio), "{ratio}");
 }
 
 #[test]

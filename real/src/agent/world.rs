@@ -10,6 +10,7 @@ use medes_engine::id::SandboxId;
 use tokio::sync::{mpsc, watch};
 
 use super::service::lock;
+use crate::host;
 use crate::ops::{OpError, Sandboxes};
 use crate::transport::PeerEvent;
 use crate::wire::{Memory, Order, OrderKind, Said, SeenPeer, Step, StepKind, pack_sandbox, unpack_sandbox};
@@ -118,13 +119,15 @@ impl World {
         let received = self.received.load(Ordering::Acquire);
         let (moving, moved) = (self.moving.load(Ordering::Acquire), self.moved.load(Ordering::Acquire));
         let sandboxes = self.sandboxes.clone();
-        let m = tokio::task::spawn_blocking(move || sandboxes.memory()).await.ok()?;
+        let measured = tokio::task::spawn_blocking(move || (sandboxes.memory(), host::probe()));
+        let (m, probe) = measured.await.ok()?;
         let memory = Memory {
             sandboxes: m.sandboxes.get(),
             bases: m.bases.get(),
             stored: m.stored.get(),
             agent: m.agent.get(),
             moving: moving > 0 || self.moved.load(Ordering::Acquire) != moved,
+            probe_ns: u64::try_from(probe.as_nanos()).unwrap_or(u64::MAX),
         };
         Some(Said { memory: Some(memory), received, ..Said::default() })
     }

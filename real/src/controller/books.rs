@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::StartSums;
-use medes_engine::record::{OperationSummary, StartParts, StartSummary};
+use medes_engine::record::{HostSample, OperationSummary, StartParts, StartSummary};
 use medes_engine::units::{Duration, Instant};
 
 use crate::wire::{OrderKind, Step};
@@ -186,4 +186,18 @@ impl Sums {
         });
         (starts, operations.collect())
     }
+}
+
+/// How evenly fast the hosts were, for the reader of a run: the same work on a shared host takes now this and now that.
+pub(super) fn speed(host: &[HostSample]) -> Option<String> {
+    let mut probes: Vec<f64> = host.iter().map(|s| s.probe_us).collect();
+    probes.sort_by(f64::total_cmp);
+    let at = |share: f64| probes.get((share * (probes.len() as f64 - 1.0)).round() as usize);
+    let (best, fast, median, slow) = (at(0.02)?, at(0.1)?, at(0.5)?, at(0.9)?);
+    Some(format!(
+        "host speed: a fixed piece of work took {median:.0} us of a core (median of {}), {fast:.0} to {slow:.0} between the 10th and the 90th \
+         percentile: {:.0} % of the best at the median",
+        probes.len(),
+        100.0 * best / median
+    ))
 }

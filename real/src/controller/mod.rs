@@ -19,7 +19,7 @@ use medes_engine::config::Config;
 use medes_engine::engine::EngineError;
 use medes_engine::id::{FunctionId, NodeId, SandboxId};
 use medes_engine::policy::FunctionSpec;
-use medes_engine::record::{OperationSummary, StartSummary};
+use medes_engine::record::{HostSample, OperationSummary, StartSummary};
 use medes_engine::units::{Duration as EngineDuration, Instant as EngineInstant};
 use tokio::sync::watch;
 
@@ -137,6 +137,8 @@ pub struct Outcome {
     pub starts: Vec<StartSummary>,
     /// Base and dedup operations by function, broken down.
     pub operations: Vec<OperationSummary>,
+    /// How fast the hosts were.
+    pub host: Vec<HostSample>,
     /// What a reader of the results should know.
     pub notes: Vec<String>,
 }

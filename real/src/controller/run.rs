@@ -11,12 +11,12 @@ use medes_engine::engine::Engine;
 use medes_engine::event::{Action, Input, Method};
 use medes_engine::id::{FunctionId, NodeId, RequestId, SandboxId};
 use medes_engine::metrics::{BasePages, Metrics};
-use medes_engine::record::{Outcome as Ended, RequestRecord, StartParts};
+use medes_engine::record::{HostSample, Outcome as Ended, RequestRecord, StartParts};
 use medes_engine::units::{Bytes, Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 use super::agents::{Cluster, Fed, feed};
-use super::books::{Images, Orders, Pending, Sums};
+use super::books::{Images, Orders, Pending, Sums, speed};
 use super::link::{Event, Send as ToLink};
 use super::{Arrival, Directory, Outcome, Plan, RunError};
 use crate::settings::TransportKind;
@@ -107,6 +107,8 @@ struct Controller<'a, D, S> {
     base_pages: BasePages,
     /// How pages of other nodes are read.
     transport: TransportKind,
+    /// How fast the hosts were.
+    host: Vec<HostSample>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -156,6 +158,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             unread: BTreeSet::new(),
             base_pages: BasePages::default(),
             transport: TransportKind::default(),
+            host: Vec::new(),
         }
     }
 
@@ -400,6 +403,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         if n.generation == 0 {
             return;
         }
+        self.host.push(HostSample { at_s: at.as_secs_f64(), node: node.0, probe_us: memory.probe_ns as f64 / 1e3 });
         n.used = Bytes::new(memory.sandboxes + memory.bases + memory.stored + memory.agent);
         // What was measured amid orders belongs to no state that the engine knows.
         let settled = !memory.moving && received >= n.sent;
@@ -524,6 +528,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
                 "dedup starts read {local} base pages of their own node, and {remote} of other nodes over {over}"
             ));
         }
+        notes.extend(speed(&self.host));
         notes.append(&mut self.notes);
         let counts = [
             (self.wrong, "answers were wrong"),
@@ -539,6 +544,6 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         let outcome = medes_engine::metrics::Outcome { base_pages: self.base_pages, ..outcome };
         let name = |f: FunctionId| plan.specs[f.index()].name.clone();
         let (starts, operations) = std::mem::take(&mut self.sums).rows(name);
-        Outcome { outcome, starts, operations, notes }
+        Outcome { outcome, starts, operations, host: std::mem::take(&mut self.host), notes }
     }
 }

@@ -216,7 +216,7 @@ pub struct Step {
     pub pages: Vec<u64>,
 }
 
-/// Memory of a node as measured, bytes.
+/// Memory of a node as measured, bytes, and the speed of its host.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Memory {
     /// Proportional set size of sandboxes' processes.
@@ -234,6 +234,9 @@ pub struct Memory {
     /// Orders that change memory were under way while it was measured.
     #[prost(bool, tag = "5")]
     pub moving: bool,
+    /// [`crate::host::probe`], ns.
+    #[prost(uint64, tag = "6")]
+    pub probe_ns: u64,
 }
 
 /// A base, as the agent that has it announces it and as readers are told of it. Shown without its key.

@@ -23,7 +23,7 @@ pub use messages::*;
 use medes_engine::id::SandboxId;
 
 /// The protocol of this build. Controller and agents of a cluster have the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Largest message, bytes: a batch of hashes or a function's answer is far below.
 pub const MAX_MESSAGE: usize = 4 << 20;

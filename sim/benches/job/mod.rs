@@ -64,6 +64,7 @@ pub fn setup(trace: &Trace, constant: bool, parameters: &[(&str, &str)]) -> Setu
         length: trace.length,
         interval: Duration::from_secs(60),
         check: false,
+        host: None,
     }
 }
 
