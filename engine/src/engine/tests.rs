@@ -78,6 +78,17 @@ impl Hand {
         sandbox
     }
 
+    /// Two sandboxes of function 0, started for two requests at once; idle since 1 and 2 s.
+    fn two_idle(&mut self) -> [SandboxId; 2] {
+        let ids = [(); 2].map(|()| match self.arrive(0)[..] {
+            [Action::Spawn { sandbox, .. }] => sandbox,
+            ref a => panic!("{a:?}"),
+        });
+        self.at(1.0).run_out(ids[0]);
+        self.at(2.0).run_out(ids[1]);
+        ids
+    }
+
     fn run_out(&mut self, sandbox: SandboxId) -> Vec<Action> {
         let mut actions = self.tell(Input::Started { sandbox });
         actions.extend(self.tell(Input::Finished { sandbox, start: Duration::ZERO }));
@@ -230,14 +241,7 @@ fn dedup_life_cycle_with_references_and_memory() {
 #[test]
 fn a_dedup_sandbox_holds_its_bases_and_starts_again() {
     let mut h = Hand::new(&[("policy", "heuristic"), ("gamma", "1000"), ("memcap", "2000")], &[100.0]);
-    let ids: Vec<_> = (0..2)
-        .map(|_| match h.arrive(0)[..] {
-            [Action::Spawn { sandbox, .. }] => sandbox,
-            ref a => panic!("{a:?}"),
-        })
-        .collect();
-    h.at(1.0).run_out(ids[0]);
-    h.at(2.0).run_out(ids[1]);
+    let ids = h.two_idle();
     h.at(61.0);
     h.tell(Input::Checkpointed { sandbox: ids[0], dump: Bytes::from_mb(100.0) });
     h.at(62.0);

@@ -6,14 +6,7 @@ use super::*;
 fn full(memcap: &str) -> (Hand, SandboxId, SandboxId) {
     let settings = [("policy", "heuristic"), ("gamma", "1000"), ("memcap", memcap), ("idletime", "5")];
     let mut h = Hand::new(&settings, &[100.0, 150.0]);
-    let ids: Vec<_> = (0..2)
-        .map(|_| match h.arrive(0)[..] {
-            [Action::Spawn { sandbox, .. }] => sandbox,
-            ref a => panic!("{a:?}"),
-        })
-        .collect();
-    h.at(1.0).run_out(ids[0]);
-    h.at(2.0).run_out(ids[1]);
+    let ids = h.two_idle();
     h.at(6.0);
     h.tell(Input::Checkpointed { sandbox: ids[0], dump: Bytes::from_mb(100.0) });
     h.at(7.0);
