@@ -22,6 +22,7 @@ mod report;
 mod run;
 mod slurm;
 mod store;
+mod table;
 mod trace_cmd;
 mod workload;
 
@@ -166,7 +167,7 @@ struct RunArgs {
     #[arg(long, value_name = "WORLD", default_value = "sim")]
     backend: Backend,
     /// Simulate on the host of a real run: cores as fast as DIR/host.csv, of the same experiment with --backend real, says.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["check", "cluster"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "cluster")]
     host: Option<PathBuf>,
     /// Real: a cluster file (the reference's cluster.json); the agents run there already.
     #[arg(long, value_name = "FILE")]

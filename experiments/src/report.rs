@@ -192,7 +192,8 @@ fn observations(experiment: &Experiment, workload: &Workload, finished: &Finishe
     if matches!(experiment.functions, Functions::Own) {
         notes.push("functions keep the trace's memory and run times; how their pages deduplicate is that of the profile's ten functions".to_owned());
     }
-    notes.push(workload.trace.report.to_string());
+    let trace = workload.trace.report.to_string();
+    notes.push(trace.strip_prefix("note: ").unwrap_or(&trace).to_owned());
     notes
 }
 

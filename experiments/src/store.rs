@@ -5,7 +5,6 @@
 //! around it, and a changed input never passes for the old one. Files appear under their name only once they are whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,11 +14,9 @@ use medes_engine::record::{
     FunctionSummary, HostSample, OperationSummary, RequestRecord, StartParts, StartSummary, Summary, TimelineSample,
 };
 use medes_plots::CellData;
-use polars_core::prelude::{Column, DataFrame, NamedFrom, Series};
-use polars_io::SerReader;
-use polars_io::parquet::read::ParquetReader;
-use polars_io::parquet::write::{ParquetCompression, ParquetWriter};
 use serde::{Deserialize, Serialize};
+
+use crate::table::{Column, TableReader, TableWriter, Text, concatenate};
 
 /// Requests in one row group.
 const CHUNK: usize = 1 << 17;
@@ -208,12 +205,8 @@ impl Store {
         let rows: Vec<(&CellResult, &TimelineSample)> =
             cells.iter().flat_map(|c| c.timeline.iter().map(move |t| (c, t))).collect();
         let mut columns = label_columns(&rows.iter().map(|(c, _)| labels_of(c)).collect::<Vec<_>>());
-        let float = |name: &str, pick: fn(&TimelineSample) -> f64| {
-            Column::from(Series::new(name.into(), rows.iter().map(|(_, t)| pick(t)).collect::<Vec<f64>>()))
-        };
-        let whole = |name: &str, pick: fn(&TimelineSample) -> u64| {
-            Column::from(Series::new(name.into(), rows.iter().map(|(_, t)| pick(t)).collect::<Vec<u64>>()))
-        };
+        let float = |name, pick: fn(&TimelineSample) -> f64| Column::floats(name, rows.iter().map(|(_, t)| pick(t)));
+        let whole = |name, pick: fn(&TimelineSample) -> u64| Column::wholes(name, rows.iter().map(|(_, t)| pick(t)));
         columns.extend([
             float("time_s", |t| t.at.as_secs_f64()),
             float("mean_memory_mb", |t| t.mean_used.as_mb()),
@@ -229,30 +222,29 @@ impl Store {
             whole("dedup_starts", |t| t.dedup_starts),
             whole("evictions", |t| t.evictions),
         ]);
-        let mut frame = DataFrame::new(rows.len(), columns)?;
         let path = self.root.join("timeline.parquet");
         let part = part(&path);
-        writer(File::create(&part)?).finish(&mut frame)?;
+        let mut out = TableWriter::new(&part, &columns)?;
+        out.write(&columns)?;
+        out.finish()?;
         std::fs::rename(part, path)?;
         Ok(())
     }
 
     /// The requests of a finished cell that were written, by number, with the place of their function among `names`.
     pub fn latencies(&self, key: &str, names: &[String]) -> anyhow::Result<Vec<Latency>> {
-        let path = self.path(key, "parquet");
-        let broken = || format!("cannot read {} back; delete it and run again", path.display());
-        let frame = ParquetReader::new(File::open(&path).with_context(broken)?).finish().with_context(broken)?;
+        let table = TableReader::open(&self.path(key, "parquet"))?;
         let place: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
-        let (numbers, functions) = (frame.column("request")?.u64()?, frame.column("function")?.str()?);
-        let (outcomes, latencies) = (frame.column("outcome")?.str()?, frame.column("latency_ms")?.f64()?);
+        let (numbers, functions) = (table.wholes("request")?, table.texts("function")?);
+        let (outcomes, latencies) = (table.texts("outcome")?, table.floats("latency_ms")?);
         let mut rows: Vec<Latency> = numbers
             .iter()
-            .zip(functions.iter())
-            .zip(outcomes.iter().zip(latencies.iter()))
+            .zip(&functions)
+            .zip(outcomes.iter().zip(&latencies))
             .map(|((number, function), (outcome, latency))| Latency {
                 request: number.unwrap_or(0),
-                function: function.and_then(|f| place.get(f)).copied().unwrap_or(usize::MAX),
-                latency_ms: if outcome == Some("answered") { latency.unwrap_or(f64::NAN) } else { f64::NAN },
+                function: function.as_deref().and_then(|f| place.get(f)).copied().unwrap_or(usize::MAX),
+                latency_ms: if outcome.as_deref() == Some("answered") { latency.unwrap_or(f64::NAN) } else { f64::NAN },
             })
             .collect();
         rows.sort_unstable_by_key(|r| r.request);
@@ -263,38 +255,13 @@ impl Store {
     pub fn gather_requests(&self, keys: &[String]) -> anyhow::Result<()> {
         let path = self.root.join("requests.parquet");
         let part = part(&path);
-        let mut out = None;
-        for key in keys {
-            let cell = self.path(key, "parquet");
-            let Ok(file) = File::open(&cell) else { continue };
-            let frame = ParquetReader::new(file)
-                .finish()
-                .with_context(|| format!("cannot read {} back; delete it and run again", cell.display()))?;
-            let out = match &mut out {
-                Some(out) => out,
-                None => out.insert(writer(File::create(&part)?).batched(frame.schema())?),
-            };
-            let mut at = 0;
-            while at < frame.height() {
-                let mut rows = frame.slice(at as i64, CHUNK);
-                rows.align_chunks_par();
-                out.write_batch(&rows)?;
-                at += CHUNK;
-            }
-        }
-        match out {
-            Some(out) => {
-                out.finish()?;
-                std::fs::rename(part, path)?;
-            }
-            None => drop(std::fs::remove_file(path)),
+        if concatenate(keys.iter().map(|key| self.path(key, "parquet")), &part)? {
+            std::fs::rename(part, path)?;
+        } else {
+            std::fs::remove_file(path).ok();
         }
         Ok(())
     }
-}
-
-fn writer(file: File) -> ParquetWriter<File> {
-    ParquetWriter::new(file).with_compression(ParquetCompression::Snappy)
 }
 
 /// Where a file is written until it is whole: a name of this process's own, for a folder may be shared with others, on other machines too.
@@ -402,15 +369,15 @@ fn labels_of(cell: &CellResult) -> Labels {
 
 fn label_columns(labels: &[Labels]) -> Vec<Column> {
     let mut columns = vec![
-        Column::from(Series::new("policy".into(), labels.iter().map(|l| l.policy.as_str()).collect::<Vec<_>>())),
-        Column::from(Series::new("memcap_mb".into(), labels.iter().map(|l| l.memcap_mb).collect::<Vec<_>>())),
-        Column::from(Series::new("nodes".into(), labels.iter().map(|l| l.nodes).collect::<Vec<_>>())),
-        Column::from(Series::new("seed".into(), labels.iter().map(|l| l.seed).collect::<Vec<_>>())),
+        Column::texts("policy", labels.iter().map(|l| Text::from(l.policy.as_str()))),
+        Column::floats("memcap_mb", labels.iter().map(|l| l.memcap_mb)),
+        Column::wholes("nodes", labels.iter().map(|l| u64::from(l.nodes))),
+        Column::wholes("seed", labels.iter().map(|l| l.seed)),
     ];
     let names: Vec<&String> = labels.first().map(|l| l.swept.keys().collect()).unwrap_or_default();
     for name in names {
-        let values: Vec<&str> = labels.iter().map(|l| l.swept.get(name).map_or("", String::as_str)).collect();
-        columns.push(Column::from(Series::new(name.as_str().into(), values)));
+        let value = |l: &Labels| Text::from(l.swept.get(name).map_or("", String::as_str));
+        columns.push(Column::texts(name, labels.iter().map(value)));
     }
     columns
 }
@@ -420,15 +387,16 @@ pub struct RequestWriter {
     part: PathBuf,
     path: PathBuf,
     labels: Labels,
-    names: Vec<String>,
+    names: Vec<Text>,
     rows: Vec<(RequestRecord, StartParts)>,
-    out: Option<polars_io::parquet::write::BatchedWriter<File>>,
+    out: Option<TableWriter>,
     failed: Option<anyhow::Error>,
 }
 
 impl RequestWriter {
     fn new(part: PathBuf, path: PathBuf, labels: Labels, names: &[String]) -> anyhow::Result<Self> {
-        Ok(Self { part, path, labels, names: names.to_vec(), rows: Vec::with_capacity(CHUNK), out: None, failed: None })
+        let names = names.iter().map(|n| Text::from(n.as_str())).collect();
+        Ok(Self { part, path, labels, names, rows: Vec::with_capacity(CHUNK), out: None, failed: None })
     }
 
     /// Adds a request, with the parts of its start.
@@ -444,43 +412,33 @@ impl RequestWriter {
     fn flush(&mut self) -> anyhow::Result<()> {
         let rows = &self.rows;
         let mut columns = label_columns(&vec![self.labels.clone(); rows.len()]);
-        let float = |name: &str, pick: &dyn Fn(&RequestRecord) -> f64| {
-            Column::from(Series::new(name.into(), rows.iter().map(|r| pick(&r.0)).collect::<Vec<f64>>()))
-        };
-        let part = |name: &str, pick: &dyn Fn(&StartParts) -> f64| {
-            // A request that never was started has no parts.
-            let values = rows.iter().map(|r| r.0.kind.map(|_| pick(&r.1))).collect::<Vec<Option<f64>>>();
-            Column::from(Series::new(name.into(), values))
-        };
-        let text = |name: &str, pick: &dyn Fn(&RequestRecord) -> Option<String>| {
-            Column::from(Series::new(name.into(), rows.iter().map(|r| pick(&r.0)).collect::<Vec<Option<String>>>()))
+        let records = || rows.iter().map(|(record, _)| record);
+        let float = |name, pick: fn(&RequestRecord) -> f64| Column::floats(name, records().map(pick));
+        // A request that never was started has no parts.
+        let part = |name, pick: fn(&StartParts) -> f64| {
+            Column::floats(name, rows.iter().map(|(record, parts)| record.kind.map(|_| pick(parts))))
         };
         columns.extend([
-            Column::from(Series::new("request".into(), rows.iter().map(|r| r.0.request.0).collect::<Vec<u64>>())),
-            text("function", &|r| self.names.get(r.function.index()).cloned()),
-            Column::from(Series::new(
-                "node".into(),
-                rows.iter().map(|r| r.0.node.map(|n| n.0)).collect::<Vec<Option<u32>>>(),
-            )),
-            float("arrived_s", &|r| r.arrived.as_secs_f64()),
-            text("outcome", &|r| Some(r.outcome.name().to_owned())),
-            text("start_kind", &|r| r.kind.map(|k| k.name().to_owned())),
-            float("wait_ms", &|r| r.wait.as_millis_f64()),
-            float("start_ms", &|r| r.start.as_millis_f64()),
-            float("run_ms", &|r| r.run.as_millis_f64()),
-            float("latency_ms", &|r| r.end_to_end().as_millis_f64()),
-            part("control_ms", &|p| p.control.as_millis_f64()),
-            part("base_read_ms", &|p| p.read.as_millis_f64()),
-            part("patch_ms", &|p| p.patch.as_millis_f64()),
-            part("resume_ms", &|p| p.resume.as_millis_f64()),
+            Column::wholes("request", records().map(|r| r.request.0)),
+            Column::texts("function", records().map(|r| self.names.get(r.function.index()).cloned())),
+            Column::wholes("node", records().map(|r| r.node.map(|n| u64::from(n.0)))),
+            float("arrived_s", |r| r.arrived.as_secs_f64()),
+            Column::texts("outcome", records().map(|r| Text::from(r.outcome.name()))),
+            Column::texts("start_kind", records().map(|r| r.kind.map(|k| Text::from(k.name())))),
+            float("wait_ms", |r| r.wait.as_millis_f64()),
+            float("start_ms", |r| r.start.as_millis_f64()),
+            float("run_ms", |r| r.run.as_millis_f64()),
+            float("latency_ms", |r| r.end_to_end().as_millis_f64()),
+            part("control_ms", |p| p.control.as_millis_f64()),
+            part("base_read_ms", |p| p.read.as_millis_f64()),
+            part("patch_ms", |p| p.patch.as_millis_f64()),
+            part("resume_ms", |p| p.resume.as_millis_f64()),
         ]);
-        let frame = DataFrame::new(rows.len(), columns)?;
-        if self.out.is_none() {
-            self.out = Some(writer(File::create(&self.part)?).batched(frame.schema())?);
-        }
-        if let Some(out) = &mut self.out {
-            out.write_batch(&frame)?;
-        }
+        let out = match &mut self.out {
+            Some(out) => out,
+            None => self.out.insert(TableWriter::new(&self.part, &columns)?),
+        };
+        out.write(&columns)?;
         self.rows.clear();
         Ok(())
     }

@@ -53,7 +53,9 @@ python=${MEDES_FUNCTIONS_VENV:-/opt/medes/functions}/bin/python
 [ -x "$python" ] || python=$(command -v python3 || true)
 if [ -n "$python" ]; then
     echo "python=$($python --version 2>&1)"
-    if $python -c 'import numpy, PIL, cv2, chameleon, pyaes, sklearn, pandas, onnxruntime' 2>/dev/null; then echo libraries=yes; fi
+    # Looked for, not loaded: that takes a slow host a minute. scripts/cloudlab/setup has loaded them.
+    if $python -c 'import importlib.util, sys; sys.exit(any(importlib.util.find_spec(m) is None for m in sys.argv[1:]))' \
+        numpy PIL cv2 chameleon pyaes sklearn pandas onnxruntime 2>/dev/null; then echo libraries=yes; fi
 fi
 awk '/^MemAvailable:/ { print "memory_kb=" $2 }' /proc/meminfo
 df -k /dev/shm 2>/dev/null | awk 'NR == 2 { print "tmpfs_kb=" $4 }'

@@ -82,6 +82,7 @@ struct State {
 struct Batch {
     reader: u64,
     works: usize,
+    posted: Instant,
     /// Keeps what the device writes to.
     _memory: Option<Arc<Registration>>,
 }
@@ -113,23 +114,12 @@ pub(super) struct Order<'a> {
 impl Link {
     /// A link over a connection that is established, with a queue of `depth` reads.
     pub fn new(id: CmId, completed: Arc<CompletionQueue>, depth: usize, completions: Completions) -> Self {
-        let state = State {
-            free: depth,
-            next: 0,
-            batches: VecDeque::new(),
-            readers: BTreeMap::new(),
-            next_reader: 0,
-            attended: false,
-            broken: None,
-            heard: Instant::now(),
-            asked: None,
-            counts: Counts::default(),
-        };
-        Self { id, completed, completions, state: Mutex::new(state), turn: Condvar::new() }
+        Self { id, completed, completions, state: Mutex::new(State::new(depth)), turn: Condvar::new() }
     }
 
     /// To be called now and then: notices what came back while nobody waited, and asks a peer that has been silent for `every` whether it is
-    /// there. One that has not answered for `limit` is lost. Gives the reason once the link is broken; never waits.
+    /// there. One that has not answered for `limit` is lost; a device that has neither done reads in twice that time nor given them up, as it
+    /// has to in once, is not waited for: readers try again on a new link. Gives the reason once the link is broken; never waits.
     pub fn tend(&self, every: Duration, limit: Duration) -> Option<Failure> {
         let mut state = self.lock();
         if !state.attended && !state.batches.is_empty() {
@@ -140,9 +130,15 @@ impl Link {
             }
             self.turn.notify_all();
         }
+        let now = Instant::now();
         match state.asked {
             Some(asked) if state.heard < asked && asked.elapsed() >= limit => {
                 self.break_off(&mut state, Failure::Lost("it does not answer".into()));
+            }
+            // Seen with Soft-RoCE of Linux 6.1: a lost packet's timer never rings, and nothing on the queue pair moves again.
+            _ if state.stuck(now).is_some_and(|time| time >= 2 * limit) => {
+                self.break_off(&mut state, Failure::Interrupted);
+                self.turn.notify_all();
             }
             _ if state.batches.is_empty() && state.broken.is_none() && state.heard.elapsed() >= every => {
                 let work = ReadWork { number: state.next * 2 + 1, remote: 0, key: 0, parts: &[], signalled: true };
@@ -344,10 +340,25 @@ impl Link {
 }
 
 impl State {
+    fn new(depth: usize) -> Self {
+        Self {
+            free: depth,
+            next: 0,
+            batches: VecDeque::new(),
+            readers: BTreeMap::new(),
+            next_reader: 0,
+            attended: false,
+            broken: None,
+            heard: Instant::now(),
+            asked: None,
+            counts: Counts::default(),
+        }
+    }
+
     fn add(&mut self, reader: u64, works: usize, memory: Option<Arc<Registration>>) {
         self.next += 1;
         self.free -= works;
-        self.batches.push_back(Batch { reader, works, _memory: memory });
+        self.batches.push_back(Batch { reader, works, posted: Instant::now(), _memory: memory });
         if let Some(r) = self.readers.get_mut(&reader) {
             r.batches += 1;
         }
@@ -355,6 +366,12 @@ impl State {
         self.counts.signalled += 1;
         let outstanding = self.batches.iter().map(|b| b.works).sum();
         self.counts.most_outstanding = self.counts.most_outstanding.max(outstanding);
+    }
+
+    /// How long what is posted has waited without a sign of the device.
+    fn stuck(&self, now: Instant) -> Option<Duration> {
+        let oldest = self.batches.front()?;
+        Some(now.saturating_duration_since(oldest.posted.max(self.heard)))
     }
 
     fn batch(&self, number: u64) -> Option<&Batch> {
@@ -380,5 +397,27 @@ impl State {
             (None, Some(broken)) => Err(broken.to_others.clone()),
             (None, None) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_posted_waits_since_it_was_posted_or_the_last_sign() {
+        let mut state = State::new(8);
+        let later = |state: &State, ms| state.heard.max(Instant::now()) + Duration::from_millis(ms);
+        assert_eq!(state.stuck(later(&state, 5000)), None, "nothing is posted");
+        state.add(NOBODY, 2, None);
+        state.add(NOBODY, 1, None);
+        let posted = state.batches[0].posted;
+        let at = |ms| posted + Duration::from_millis(ms);
+        assert_eq!(state.stuck(at(700)), Some(Duration::from_millis(700)));
+        // Another completion says that the device works.
+        state.heard = at(600);
+        assert_eq!(state.stuck(at(700)), Some(Duration::from_millis(100)));
+        state.settle_up_to(1);
+        assert_eq!((state.stuck(at(9000)), state.free), (None, 8));
     }
 }
