@@ -26,9 +26,9 @@ const FOLDER: &str = "/tmp/medes-cluster";
 /// How long copying and starting may take on one host.
 const COPY: Duration = Duration::from_secs(300);
 /// How long short commands may take.
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(120);
 /// How long an agent may take until it can be reached.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 
 /// Agents on other hosts, over ssh.
 #[derive(Subcommand)]

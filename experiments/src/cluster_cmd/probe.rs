@@ -13,6 +13,9 @@ const CLOCK_MS: f64 = 500.0;
 /// An agent with less memory than this can hold no function of the larger kind, MB.
 const LEAST_MEMORY_MB: u64 = 1024;
 
+/// How long a host may take to answer.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -90,10 +93,10 @@ fn ports_script(ports: &[u16]) -> String {
 /// # Errors
 /// The host cannot be asked.
 pub fn probe(host: &Host, ports: &[u16], running: bool) -> Result<Vec<Finding>, SshError> {
-    let mut text = host.must("looking at it", &format!("{SCRIPT}{}", ports_script(ports)), Duration::from_secs(60))?;
+    let mut text = host.must("looking at it", &format!("{SCRIPT}{}", ports_script(ports)), LIMIT)?;
     // By itself: the shorter the command, the closer its clock is known.
     let before = now_ms();
-    text.push_str(&host.must("asking its clock", CLOCK, Duration::from_secs(60))?);
+    text.push_str(&host.must("asking its clock", CLOCK, LIMIT)?);
     Ok(judge(&text, (before, now_ms()), running))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use medes_real::cluster::Ssh;
 
-/// How long a host may take to answer the connection, seconds.
+/// How long a host may take to answer the connection, seconds, if the cluster file's options do not say.
 const CONNECT_SECONDS: u32 = 10;
 
 /// What a command on a host gave.
@@ -82,15 +82,16 @@ impl Host {
     pub fn new(name: &str, ssh: &Ssh) -> Self {
         // BatchMode: a question (password, unknown key) would wait for ever behind a progress line.
         let mut arguments = vec!["-o".to_owned(), "BatchMode=yes".to_owned()];
+        // Of an option given twice ssh takes the first: the user's.
+        for option in &ssh.options {
+            arguments.extend(["-o".to_owned(), option.clone()]);
+        }
         arguments.extend(["-o".to_owned(), format!("ConnectTimeout={CONNECT_SECONDS}")]);
         if let Some(port) = ssh.port {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
         if let Some(key) = &ssh.key {
             arguments.extend(["-i".to_owned(), home(key).display().to_string()]);
-        }
-        for option in &ssh.options {
-            arguments.extend(["-o".to_owned(), option.clone()]);
         }
         arguments.push(match &ssh.user {
             Some(user) => format!("{user}@{name}"),
@@ -227,6 +228,7 @@ mod tests {
         let host = Host::new("node1", &ssh);
         assert_eq!(host.arguments.last().unwrap(), "me@node1");
         let all = host.arguments.join(" ");
-        assert!(all.contains("-p 2222") && all.contains("-o A=b") && all.contains("BatchMode=yes"));
+        assert!(all.contains("-p 2222") && all.contains("BatchMode=yes"));
+        assert!(all.find("-o A=b").unwrap() < all.find("ConnectTimeout").unwrap(), "the user's options win");
     }
 }
