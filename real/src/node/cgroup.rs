@@ -19,17 +19,24 @@ pub struct Cgroups {
 
 /// Mount points of cgroup file systems: version 2, and version 1's memory and freezer.
 fn mounts() -> Cgroups {
-    let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+}
+
+/// Those of a table of mounts: the first of each kind, the system's. CRIU mounts some for itself while it dumps, which are gone in a moment.
+fn mounted(text: &str) -> Cgroups {
     let mut out = Cgroups::default();
     for line in text.lines() {
         let mut fields = line.split(' ').skip(1);
         let (Some(path), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let has = |name| options.split(',').any(|o| o == name);
-        match kind {
-            "cgroup2" => out.two = Some(path.into()),
-            "cgroup" if has("memory") => out.memory_one = Some(path.into()),
-            "cgroup" if has("freezer") => out.freezer_one = Some(path.into()),
-            _ => {}
+        let place = match kind {
+            "cgroup2" => &mut out.two,
+            "cgroup" if has("memory") => &mut out.memory_one,
+            "cgroup" if has("freezer") => &mut out.freezer_one,
+            _ => continue,
+        };
+        if !path.contains("/.criu.") {
+            place.get_or_insert_with(|| path.into());
         }
     }
     out
@@ -151,7 +158,7 @@ impl Cgroup {
         let of = |line: &str| {
             let mut fields = line.split(' ').skip(1);
             let (path, kind) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup").then(|| Path::new(path).join(name))
+            (kind.starts_with("cgroup") && !path.contains("/.criu.")).then(|| Path::new(path).join(name))
         };
         let mut all: Vec<PathBuf> = text.lines().filter_map(of).collect();
         // Records are undone from their end, and what is frozen does not die.
@@ -214,5 +221,24 @@ pub fn remove(folder: &Path) {
             }
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_a_checkpoint_makes_for_itself_are_not_the_systems() {
+        let yard = "/dev/shm/run/s2.0/images/.criu.cgyard.GMNN1K";
+        let system = "cgroup /sys/fs/cgroup/unified cgroup2 rw,nsdelegate 0 0\n\
+            cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup /sys/fs/cgroup/freezer cgroup rw,freezer 0 0\n";
+        let ours = format!("none {yard}/unified cgroup2 rw 0 0\nnone {yard}/memory cgroup rw,memory 0 0\n");
+        for text in [format!("{system}{ours}"), format!("{ours}{system}")] {
+            let found = mounted(&text);
+            let all: Vec<_> = found.folders().map(|f| f.display().to_string()).collect();
+            assert_eq!(all, ["unified", "memory", "freezer"].map(|k| format!("/sys/fs/cgroup/{k}")));
+        }
+        assert_eq!(mounted("tmpfs /tmp tmpfs rw 0 0\n").folders().count(), 0);
     }
 }
