@@ -1,10 +1,11 @@
 //! What a host has, asked by one script, and how to get what it lacks.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::SHORT;
 use super::ssh::{Host, SshError};
 
 /// Clocks may differ by this much beyond what the connection's delay explains, ms. Times are taken on the controller, so a difference
@@ -12,9 +13,6 @@ use super::ssh::{Host, SshError};
 const CLOCK_MS: f64 = 500.0;
 /// An agent with less memory than this can hold no function of the larger kind, MB.
 const LEAST_MEMORY_MB: u64 = 1024;
-
-/// How long a host may take to answer.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,10 +91,10 @@ fn ports_script(ports: &[u16]) -> String {
 /// # Errors
 /// The host cannot be asked.
 pub fn probe(host: &Host, ports: &[u16], running: bool) -> Result<Vec<Finding>, SshError> {
-    let mut text = host.must("looking at it", &format!("{SCRIPT}{}", ports_script(ports)), LIMIT)?;
+    let mut text = host.must("looking at it", &format!("{SCRIPT}{}", ports_script(ports)), SHORT)?;
     // By itself: the shorter the command, the closer its clock is known.
     let before = now_ms();
-    text.push_str(&host.must("asking its clock", CLOCK, LIMIT)?);
+    text.push_str(&host.must("asking its clock", CLOCK, SHORT)?);
     Ok(judge(&text, (before, now_ms()), running))
 }
 
