@@ -63,6 +63,16 @@ impl Latency {
         Self { median_ms: ms, p99_ms: ms, cores: 1.0 }
     }
 
+    /// No time at all.
+    pub const fn none() -> Self {
+        Self::constant(0.0)
+    }
+
+    /// Whether it takes no time, ever.
+    pub fn is_none(&self) -> bool {
+        self.median_ms == 0.0
+    }
+
     /// Standard deviation of the logarithm.
     pub fn sigma(&self) -> f64 {
         if self.p99_ms > self.median_ms && self.median_ms > 0.0 {
@@ -174,6 +184,9 @@ pub struct FunctionProfile {
     pub restore: Latency,
     /// Resuming a pre-restored process.
     pub resume: Latency,
+    /// Ending a sandbox: what is started, restored or checkpointed on its node meanwhile waits for it. Zero: nobody notices.
+    #[serde(default = "Latency::none", skip_serializing_if = "Latency::is_none")]
+    pub purge: Latency,
     /// Size of a checkpoint relative to the sandbox's memory.
     pub dump_ratio: f64,
     /// Memory of a pre-restored, paused process without its pages, MB.
@@ -382,6 +395,7 @@ impl ProfileSet {
             latency("checkpoint", &f.checkpoint);
             latency("restore", &f.restore);
             latency("resume", &f.resume);
+            latency("purge", &f.purge);
             numbers.extend([
                 (owner.clone(), "keep_alive_s", f.keep_alive_s, Range::NotNegative),
                 (owner.clone(), "exec_ms", f.exec_ms, Range::NotNegative),
@@ -613,6 +627,7 @@ mod tests {
             checkpoint: Latency::constant(20.0),
             restore: Latency::constant(10.0),
             resume: Latency::constant(1.0),
+            purge: Latency::none(),
             dump_ratio: 1.0,
             paused_mb: 1.0,
             runtime: "python".into(),

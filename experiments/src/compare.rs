@@ -2,7 +2,8 @@
 //!
 //! Rows of `summary.csv` are matched by policy, memory cap, nodes, seed and the swept parameters. What has one value in each folder need not be the
 //! same in both (policy against policy, the simulated world against the real one, a trace's seed): it is said above the table and
-//! not matched by. Of rows that match, means over the seeds are shown, and the change seed by seed.
+//! not matched by. Of rows that match, means over the seeds are shown, and the change seed by seed; where one folder has a single seed and the
+//! other several (one real run, and its prediction over many draws), the one is held against each.
 
 mod view;
 
@@ -197,6 +198,10 @@ fn compare(first: &Run, second: &Run) -> anyhow::Result<Comparison> {
     let mut keys = Vec::new();
     for key in all.into_iter().filter(|k| !measured.contains(k)) {
         let (a, b) = (first.values(&key), second.values(&key));
+        if key == "seed" && (a.len() == 1) != (b.len() == 1) {
+            differs.insert(key, [list(&a), list(&b)]);
+            continue;
+        }
         match (a.iter().next(), b.iter().next()) {
             (Some(x), Some(y)) if a.len() == 1 && b.len() == 1 => {
                 if !same(x, y) {
@@ -210,12 +215,13 @@ fn compare(first: &Run, second: &Run) -> anyhow::Result<Comparison> {
     }
     let settings: Vec<&String> = keys.iter().filter(|k| *k != "seed").collect();
     let place = |row: &Row| settings.iter().map(|k| key_text(row, k)).collect::<Vec<String>>();
-    // Seeds that differ as a whole are pairs of one each.
+    // Seeds that differ as a whole are not matched by.
     let seed = |row: &Row| if differs.contains_key("seed") { String::new() } else { key_text(row, "seed") };
     let find =
         |run: &'_ Run, of: &Row| run.rows.iter().filter(|r| place(r) == place(of) && seed(r) == seed(of)).count();
+    let alike = |a: &Row, b: &Row| place(a) == place(b) && key_text(a, "seed") == key_text(b, "seed");
     for run in [first, second] {
-        if let Some(twice) = run.rows.iter().find(|r| find(run, r) > 1) {
+        if let Some(twice) = run.rows.iter().find(|r| run.rows.iter().filter(|other| alike(r, other)).count() > 1) {
             let at: Vec<String> = keys.iter().map(|k| format!("{k} {}", key_text(twice, k))).collect();
             bail!("{} has several rows with {}; choose some with RUN:KEY=VALUE", run.name, at.join(", "));
         }
@@ -228,12 +234,12 @@ fn compare(first: &Run, second: &Run) -> anyhow::Result<Comparison> {
         if !seen.insert(place(row)) {
             continue;
         }
-        let pairs: Vec<(&Row, &Row)> = first
-            .rows
-            .iter()
-            .filter(|r| place(r) == place(row))
-            .filter_map(|a| Some((a, second.rows.iter().find(|b| place(b) == place(a) && seed(b) == seed(a))?)))
-            .collect();
+        let matching = |a: &Row| {
+            let (place_of, seed_of) = (place(a), seed(a));
+            second.rows.iter().filter(move |b| place(b) == place_of && seed(b) == seed_of)
+        };
+        let here = first.rows.iter().filter(|r| place(r) == place(row));
+        let pairs: Vec<(&Row, &Row)> = here.flat_map(|a| matching(a).map(move |b| (a, b))).collect();
         if !pairs.is_empty() {
             let setting = settings.iter().map(|k| ((*k).clone(), key_text(row, k))).collect();
             rows.push(Matched { setting, seeds: pairs.len(), changes: changes(&pairs) });
@@ -371,6 +377,21 @@ mod tests {
         let c = compare(&a, &b).unwrap();
         assert_eq!(c.differs.keys().collect::<Vec<_>>(), ["policy", "seed"]);
         assert_eq!(of(&c, 0, "cold").change, Some(-0.25));
+    }
+
+    #[test]
+    fn one_seed_is_held_against_each_of_several() {
+        let a = run("a", &[&[("policy", "fixed"), ("seed", "1"), ("cold", "10")]]);
+        let rows = [["1", "8"], ["2", "12"], ["3", "13"]]
+            .map(|[seed, cold]| [("policy", "fixed"), ("seed", seed), ("cold", cold)]);
+        let b = run("b", &rows.each_ref().map(|r| &r[..]));
+        let c = compare(&a, &b).unwrap();
+        assert_eq!(c.differs["seed"], ["1".to_owned(), "1, 2, 3".to_owned()]);
+        let cold = of(&c, 0, "cold");
+        assert_eq!((c.rows[0].seeds, c.unmatched, cold.first, cold.second), (3, [0, 0], 10.0, 11.0));
+        assert!((cold.change.unwrap() - 0.1).abs() < 1e-9 && cold.low < cold.high, "{cold:?}");
+        let back = compare(&b, &a).unwrap();
+        assert_eq!((back.rows[0].seeds, of(&back, 0, "cold").second), (3, 10.0));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! `medes explain`: parameters, policies, placements, evictions, profile sets, straight from their registries.
+//! `medes explain`: parameters, keys of `[trace]`, policies, placements, evictions, profile sets, straight from their registries.
 
 use medes_engine::config::{PARAMETERS, Parameter, nearest, parameter};
 use medes_engine::{eviction, placement, policy};
+use medes_traces::OPTIONS;
 
 use crate::output::{Output, table};
 use crate::profiles;
@@ -15,6 +16,12 @@ pub fn explain(name: Option<&str>, out: &Output) -> anyhow::Result<()> {
     let mut found = Vec::new();
     if let Some(p) = parameter(name) {
         found.push(of_parameter(p));
+    }
+    let key = name.strip_prefix("trace.").unwrap_or(name);
+    if let Some((key, default, about)) = OPTIONS.iter().find(|o| o.0 == key) {
+        found.push(format!(
+            "key {key} of [trace]\n  {about}\n  default: {default}\n  set it: medes run quickstart --set trace.{key}=VALUE"
+        ));
     }
     if let Some(e) = policy::entry(name) {
         let number = e.reference_number.map(|n| format!("\n  number in controller.ini: {n}")).unwrap_or_default();
@@ -35,7 +42,7 @@ pub fn explain(name: Option<&str>, out: &Output) -> anyhow::Result<()> {
     if found.is_empty() {
         let near = nearest(name).map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
         anyhow::bail!(
-            "nothing is called `{name}`{near}; `medes explain` lists all parameters, policies and strategies"
+            "nothing is called `{name}`{near}; `medes explain` lists all parameters, keys, policies and strategies"
         );
     }
     if out.json {
@@ -67,6 +74,7 @@ fn list(out: &Output) {
             .map(|e| serde_json::json!({"name": e.name, "about": e.about, "source": e.source, "eviction": e.eviction}));
         let value = serde_json::json!({
             "parameters": PARAMETERS.iter().map(entry).collect::<Vec<_>>(),
+            "trace": OPTIONS.map(|(name, default, about)| serde_json::json!({"name": name, "default": default, "about": about})),
             "policies": policies.collect::<Vec<_>>(),
         });
         out.print(serde_json::to_string_pretty(&value).unwrap_or_default());
@@ -79,6 +87,8 @@ fn list(out: &Output) {
         head(&["name", "default", "unit", "what it does"]),
         PARAMETERS.iter().map(|p| row(&[p.name, p.default, p.unit, p.about])),
     ));
+    out.print("Keys of the trace (in [trace] of an experiment file, or --set trace.NAME=VALUE)");
+    out.print(table(head(&["name", "default", "what it does"]), OPTIONS.iter().map(|o| row(&[o.0, o.1, o.2]))));
     out.print("Policies (--set policy=...)");
     out.print(table(
         head(&["name", "what it does", "source"]),

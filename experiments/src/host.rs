@@ -3,7 +3,7 @@
 //! The real run's `host.csv` says every half second what a fixed piece of work took of a core, the profile set (`costs.probe_us`) what it took when the
 //! profile was measured. Their ratio is the speed at which the simulated cores work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -63,7 +63,8 @@ impl Hosts {
         Ok(Self { cells, digest: xxh3_64(&text), path })
     }
 
-    /// The host of the cell with these labels (columns that only one of both has are no difference).
+    /// The host of the cell with these labels (columns that only one of both has are no difference). A real run with one seed is the host of every
+    /// seed: that of a simulated time is a draw and no other run.
     ///
     /// # Errors
     /// The real run had no such cell, or nobody measured how fast the host of the profile was.
@@ -76,8 +77,10 @@ impl Hosts {
                 profiles.name
             );
         }
+        let seeds: BTreeSet<_> = self.cells.iter().filter_map(|(of, _)| of.get("seed")).collect();
         let same = |of: &BTreeMap<String, String>| {
-            labels.iter().all(|(name, wanted)| of.get(name).is_none_or(|there| alike(there, wanted)))
+            let matter = |name: &str| name != "seed" || seeds.len() > 1;
+            labels.iter().filter(|(name, _)| matter(name)).all(|(n, wanted)| of.get(n).is_none_or(|v| alike(v, wanted)))
         };
         let Some((_, samples)) = self.cells.iter().find(|(of, _)| same(of)) else {
             let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -123,6 +126,15 @@ mod tests {
         let sample = |at_s, node, probe_us| HostSample { at_s, node, probe_us };
         let expected = HostSpeed::new(&[sample(0.0, 0, 100.0), sample(0.5, 1, 50.0)], 100.0);
         assert_eq!(hosts.of(&labels("medes", "2"), &profiles).unwrap(), expected);
+        let of_seed = |seed: &str| {
+            let mut labels = labels("medes", "2");
+            labels.insert("seed".to_owned(), seed.to_owned());
+            labels
+        };
+        assert_eq!(hosts.of(&of_seed("7"), &profiles).unwrap(), expected);
+        let two = self::hosts(&format!("{file}medes,400.0,2,3,0.0,0,100\n")).unwrap();
+        assert!(two.of(&of_seed("7"), &profiles).unwrap_err().to_string().contains("no cell"));
+        assert!(two.of(&of_seed("3"), &profiles).is_ok());
         let error = hosts.of(&labels("adaptive", "2"), &profiles).unwrap_err().to_string();
         assert!(error.contains("no cell") && error.contains("policy=adaptive"), "{error}");
     }

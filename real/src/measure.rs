@@ -87,6 +87,8 @@ pub struct Samples {
     pub plain_answer: Vec<f64>,
     /// Of that, CRIU's part.
     pub plain_restore: Vec<f64>,
+    /// Ending a sandbox that was restored, until nothing of it is left.
+    pub purge: Vec<f64>,
     /// Checkpoint of a sandbox that goes on: a base's.
     pub base_checkpoint: Vec<f64>,
     /// Cores at work while sandboxes were created.
@@ -95,6 +97,8 @@ pub struct Samples {
     pub reduce_effort: Effort,
     /// While they were restored.
     pub restore_effort: Effort,
+    /// While they were ended.
+    pub purge_effort: Effort,
     /// How fast the host was ([`crate::host::probe_us`]) around each of `cold`, of `hold` and of `restore`; `run` and `wake` are too short to tell.
     pub cold_host: Vec<f64>,
     /// See `cold_host`.
@@ -336,7 +340,9 @@ impl Rig {
         out.resume.push(ms(restored.resume));
         out.pages_read.push(restored.unpacked.pages[1] as f64);
         out.run.push(run);
-        self.nodes[1].purge(id);
+        let began = Instant::now();
+        out.purge_effort.of(|| self.nodes[1].purge(id));
+        out.purge.push(ms(began.elapsed()));
         Ok(())
     }
 

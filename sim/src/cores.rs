@@ -73,6 +73,9 @@ struct Doing {
 /// Reading of the clock at the end, bits of a number that is not negative; then the order of beginning.
 type Place = (u64, u64);
 
+/// In place of a slot: work that is no sandbox's any more, at whose end nothing happens. It keeps one core busy.
+const NOBODY: u32 = u32::MAX;
+
 /// Cores that are shared.
 #[derive(Debug)]
 struct Pool {
@@ -224,6 +227,17 @@ impl Cores {
         }
     }
 
+    /// Takes up work that is left of a sandbox when it is gone.
+    pub fn burden(&mut self, now: Instant, queue: &mut Queue, node: NodeId, core_time: Duration) {
+        let index = node.index() % self.pools.len();
+        let pool = &mut self.pools[index];
+        pool.advance(now);
+        pool.at_work.insert(((pool.clock + core_time.as_micros() as f64).to_bits(), self.begun), NOBODY);
+        self.begun += 1;
+        pool.asked += 1.0;
+        look(queue, pool, index as u32);
+    }
+
     /// What was waited for is there.
     pub fn waited(&mut self, now: Instant, queue: &mut Queue, slot: u32) {
         let Some(doing) = self.doing.get_mut(slot as usize).and_then(Option::as_mut).filter(|d| d.place.is_none())
@@ -258,11 +272,20 @@ impl Cores {
         if shared.looked_at <= now {
             shared.looked_at = Instant::FAR;
         }
-        // What would be looked at again at this instant is done: on cores faster than the profile's, a clock that is nearly there gets there in no time.
-        let ends = shared.next().filter(|(rest, _)| *rest <= SLACK || shared.reaches(*rest) <= now);
-        let Some((_, slot)) = ends else {
-            look(queue, shared, pool);
-            return None;
+        let slot = loop {
+            // What would be looked at again at this instant is done: on cores faster than the profile's, a clock that is nearly there gets there in no time.
+            let ends = shared.next().filter(|(rest, _)| *rest <= SLACK || shared.reaches(*rest) <= now);
+            match ends {
+                None => {
+                    look(queue, shared, pool);
+                    return None;
+                }
+                Some((_, NOBODY)) => {
+                    shared.at_work.pop_first();
+                    shared.asked -= 1.0;
+                }
+                Some((_, slot)) => break slot,
+            }
         };
         let doing = self.doing[slot as usize]?;
         self.stop(now, queue, slot);
@@ -406,6 +429,23 @@ mod tests {
             }
         }
         assert_eq!(done, [(0, 1250)]);
+    }
+
+    #[test]
+    fn what_a_sandbox_leaves_behind_keeps_a_core_busy() {
+        let (mut one, mut queue) = (cores(&[("nodes", "1"), ("cores", "1")]), Queue::default());
+        let id = |slot| SandboxId { generation: 0, slot };
+        one.burden(Instant::ZERO, &mut queue, NodeId(0), us(300));
+        one.begin(Instant::ZERO, &mut queue, id(0), NodeId(0), Kind::Started, busy(1000));
+        one.burden(Instant::from_micros(900), &mut queue, NodeId(0), us(50));
+        let mut done = Vec::new();
+        while let Some(event) = queue.pop() {
+            while let Some((sandbox, ..)) = one.done(event.at, &mut queue, 0) {
+                done.push((sandbox.slot, event.at.as_micros()));
+            }
+        }
+        // Half of the core until 600, all until 900, half until 1000, all of it from there on: 300 + 300 + 50 + 350.
+        assert_eq!(done, [(0, 1350)]);
     }
 
     #[test]

@@ -119,6 +119,8 @@ struct World<'a, S, W> {
     pending: BTreeMap<RequestId, Duration>,
     /// The arrival being handled, until a sandbox takes it.
     current: Option<(RequestId, Duration)>,
+    /// When the sandboxes that were purged on each node will have ended; empty where that takes no time.
+    ended: Vec<Instant>,
     /// Operations on sandboxes, as numbers for draws.
     operations: u64,
     base_pages: BasePages,
@@ -152,6 +154,11 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             many: setup.functions.len() >= ahead::MANY,
             pending: BTreeMap::new(),
             current: None,
+            ended: if setup.profiles.function.iter().all(|p| p.purge.is_none()) {
+                Vec::new()
+            } else {
+                vec![Instant::ZERO; setup.config.nodes as usize]
+            },
             operations: 0,
             base_pages: BasePages::default(),
             agents: Bytes::ZERO,
@@ -377,7 +384,8 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
                 let cold = self.laws_of(function).cold.draw(number);
                 let control = request.map_or(Duration::ZERO, |r| self.control.draw(r.0));
-                let start = control + cold;
+                let wait = self.ending(now, node);
+                let start = wait + control + cold;
                 if let Some(request) = request {
                     self.part(request, start, StartParts { control, ..StartParts::default() });
                 }
@@ -388,7 +396,8 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                     slot.serve(request, run, start);
                 }
                 self.growing += self.to_grow(function);
-                let work = Work::of(control, 1.0) + Work::of(cold, setup.profile(function).cold.cores);
+                let cold = Work::of(cold, setup.profile(function).cold.cores);
+                let work = Work::waits(wait) + Work::of(control, 1.0) + cold;
                 self.begin(now, sandbox, node, Kind::Started, work);
             }
             Action::Restore { sandbox, node, function, request } => self.restore(now, sandbox, node, function, request),
@@ -399,7 +408,8 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 let chunks = f64::from(setup.config.chunksperpage);
                 let us =
                     pages * (costs.fingerprint_page_us + chunks * (costs.fingerprint_chunk_us + costs.lookup_chunk_us));
-                let work = checkpoint + Work::of(Duration::from_millis_f64(us / 1e3), 1.0);
+                let wait = Work::waits(self.ending(now, node));
+                let work = wait + checkpoint + Work::of(Duration::from_millis_f64(us / 1e3), 1.0);
                 self.begin(now, sandbox, node, Kind::Checkpointed, work);
             }
             Action::Reduce { sandbox, node, function, method, again } => {
@@ -426,6 +436,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             Action::Purge { sandbox, .. } => {
                 self.memory.remove_base(setup, sandbox);
                 self.release(now, sandbox);
+                self.ends(now, sandbox);
             }
         }
     }
@@ -445,7 +456,8 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         let (control, resume) = (self.control.draw(request.0), laws.resume.draw(request.0));
         let profile = setup.profile(function);
         let read = read.since(now);
-        let mut work = Work::of(control + decode, 1.0) + Work::of(resume, profile.resume.cores) + Work::waits(read);
+        let mut work = Work::of(control + decode, 1.0) + Work::of(resume, profile.resume.cores);
+        work = work + Work::waits(read + self.ending(now, node));
         if setup.config.nopause {
             work = work + Work::of(laws.restore.draw(request.0), profile.restore.cores);
         }

@@ -126,6 +126,28 @@ fn work_under_way_slows_down_when_more_begins() {
 }
 
 #[test]
+fn what_is_started_waits_for_sandboxes_that_end_for_it() {
+    // Two functions of which one fits: the second evicts the first (at 5 s, warm since 1.5), whose end takes 40 ms. A third start elsewhere waits for nobody.
+    let starts = |settings: &[(&str, &str)]| -> Vec<f64> {
+        let mut s = setup(settings, &[600.0, 600.0]);
+        Arc::make_mut(&mut s.profiles).function[0].purge = Latency { cores: 0.5, ..Latency::constant(40.0) };
+        let (o, rows) = run_in_parts(&s, &[(0.0, 0, 500), (5.0, 1, 500)]);
+        assert_eq!(o.summary.evictions, u64::from(settings.iter().all(|(key, _)| *key != "nodes")));
+        rows.iter()
+            .map(|(r, parts)| (r.start.as_millis_f64(), parts.resume.as_millis_f64()))
+            .map(|(start, rest)| {
+                assert_eq!(start, rest, "a cold start's wait is its own");
+                start
+            })
+            .collect()
+    };
+    assert_eq!(starts(&[]), [1000.0, 1040.0]);
+    // The end is at work for 20 ms of them, while the start waits.
+    assert_eq!(starts(&[("cores", "1")]), [1000.0, 1040.0]);
+    assert_eq!(starts(&[("nodes", "2")]), [1000.0, 1000.0]);
+}
+
+#[test]
 fn a_sandbox_that_is_created_has_part_of_its_memory() {
     let mut s = setup(&[], &[100.0]);
     Arc::make_mut(&mut s.profiles).function[0].starting = 0.25;

@@ -156,6 +156,7 @@ pub(crate) fn assemble(
         functions,
         length: Duration::from_micros(u64::from(window.minutes()) * MINUTE_MICROS),
         report,
+        arrivals_seed: None,
         body: Body::Counts(counts),
     };
     trace.sum_up(|function| recorded[function]);

@@ -120,8 +120,14 @@ impl Events {
             }
         }
         let recorded = self.recorded;
-        let mut trace =
-            Trace { source, functions: self.functions, length, report: self.report, body: Body::Events(self.arrivals) };
+        let mut trace = Trace {
+            source,
+            functions: self.functions,
+            length,
+            report: self.report,
+            arrivals_seed: None,
+            body: Body::Events(self.arrivals),
+        };
         trace.sum_up(|function| recorded[function]);
         Ok(trace.without_idle())
     }

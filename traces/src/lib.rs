@@ -47,7 +47,7 @@ pub use arrivals::Arrivals;
 pub use error::TraceError;
 pub use law::{RunLaw, RunRow};
 pub use medes_engine::event::Arrival;
-pub use options::{AppMemory, MINUTES_PER_DAY, MemoryFigure, Spread, TraceOptions, Window};
+pub use options::{ABOUT as OPTIONS, AppMemory, MINUTES_PER_DAY, MemoryFigure, Spread, TraceOptions, Window};
 pub use report::{FileRead, Oddity, ReadReport, Tally};
 pub use spec::{TraceKind, TraceSpec, open};
 pub use trace::{Function, MemoryRow, Trace, Trigger};

@@ -154,9 +154,11 @@ pub struct TraceOptions {
     pub minutes: u32,
     /// `azure-like`: number of invocations in all; where absent, 3,750 a function and day.
     pub invocations: Option<u64>,
-    /// `azure-like`: the seed of the functions and their counts. The times within the minutes and the
-    /// durations come from the run's own seed.
+    /// `azure-like`: the seed of the functions and their counts.
     pub generator_seed: u64,
+    /// The seed of the times within the minutes and of the durations, whatever the run's own; where absent, it is the run's own. With it, runs
+    /// with several seeds meet the same arrivals and differ in the draws of their start times alone.
+    pub arrivals_seed: Option<u64>,
 }
 
 impl Default for TraceOptions {
@@ -175,9 +177,48 @@ impl Default for TraceOptions {
             minutes: 120,
             invocations: None,
             generator_seed: 1,
+            arrivals_seed: None,
         }
     }
 }
+
+/// What each key of `[trace]` is, for people: name, default, what it does.
+pub const ABOUT: [(&str, &str, &str); 14] = [
+    (
+        "window",
+        "all",
+        "Minutes wanted, \"480..959\": both ends included, counted from 1 as the columns of the Azure files are.",
+    ),
+    (
+        "days",
+        "all",
+        "Days wanted of a folder of days, [1, 2], by the number in their file names; they are laid end to end.",
+    ),
+    (
+        "arrivals_in_minute",
+        "uniform",
+        "Where in its minute a request arrives: uniform, even, or poisson (the number is drawn as well).",
+    ),
+    (
+        "even_timers",
+        "true",
+        "Requests triggered by a timer arrive at equal distances, whatever arrivals_in_minute says.",
+    ),
+    ("app_memory", "whole", "How an app's memory is given to its functions: whole (each takes it all) or divided."),
+    ("memory_figure", "average", "Which figure of an app's memory row is taken: average, median, pct95 or maximum."),
+    ("zero_run_ms", "0.5", "Milliseconds that a recorded duration of zero stands for."),
+    ("default_run_ms", "950", "Milliseconds a request runs where nothing is recorded."),
+    ("default_memory_mb", "143", "MB a function takes where its app has no usable row."),
+    ("functions", "200", "azure-like: number of functions."),
+    ("minutes", "120", "azure-like: length in minutes."),
+    ("invocations", "by size", "azure-like: number of invocations in all; where absent, 3,750 a function and day."),
+    ("generator_seed", "1", "azure-like: the seed of the functions and their counts."),
+    (
+        "arrivals_seed",
+        "the run's",
+        "The seed of times within minutes and of durations: with it all seeds of a run meet the same arrivals, and differ in the draws of start times.",
+    ),
+];
 
 impl TraceOptions {
     /// Checks what the types cannot.

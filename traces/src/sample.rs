@@ -76,6 +76,7 @@ impl Trace {
             Body::Counts(counts) => Body::Counts(counts.renumbered(&number)),
         };
         Self {
+            arrivals_seed: self.arrivals_seed,
             source: self.source.clone(),
             functions: functions.iter().filter_map(|id| self.functions.get(id.index()).cloned()).collect(),
             length: self.length,

@@ -102,12 +102,13 @@ pub fn open(spec: &TraceSpec, options: &TraceOptions) -> Result<Trace, TraceErro
             "leave it out, and choose minutes with `window`",
         ));
     }
-    match spec.kind {
+    let trace = match spec.kind {
         TraceKind::Azure2019 => azure2019::open(source, path, options),
         TraceKind::Azure2021 => azure2021::open(source, path, options),
         TraceKind::Invitro => azure2019::open_invitro(source, path, options),
         TraceKind::Requests => events::open_requests(source, path, options),
         TraceKind::Csv => events::open_csv(source, path, options),
         TraceKind::AzureLike => synth::generate(source, options),
-    }
+    };
+    trace.map(|trace| Trace { arrivals_seed: options.arrivals_seed, ..trace })
 }

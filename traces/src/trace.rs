@@ -122,6 +122,8 @@ pub struct Trace {
     pub length: Duration,
     /// What was read and mended.
     pub report: ReadReport,
+    /// The seed of all arrivals, if it is not the one that they are asked for with.
+    pub(crate) arrivals_seed: Option<u64>,
     pub(crate) body: Body,
 }
 
@@ -195,9 +197,9 @@ impl Trace {
     }
 
     /// The arrivals in order. The same seed gives the same arrivals, and a function's arrivals in a minute
-    /// depend on its name, the minute and the seed only: a window or a sample of the trace has the same ones.
+    /// depend on its name, the minute and the seed only: a window or a sample of the trace has the same ones. The option `arrivals_seed` goes before `seed`.
     pub fn arrivals(&self, seed: u64) -> Arrivals<'_> {
-        Arrivals::new(self, seed)
+        Arrivals::new(self, self.arrivals_seed.unwrap_or(seed))
     }
 
     /// Calls `each(minute, function, requests)` for every minute and function with any, by minute and then

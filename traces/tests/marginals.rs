@@ -91,6 +91,19 @@ fn the_same_seed_makes_the_same_trace_and_another_another() {
 }
 
 #[test]
+fn arrivals_have_the_seed_of_the_run_or_one_of_their_own() {
+    let first = |arrivals_seed, run_seed| {
+        let options = TraceOptions { functions: 100, minutes: 10, arrivals_seed, ..TraceOptions::default() };
+        let (trace, mut out) = (open(&"azure-like".parse().unwrap(), &options).unwrap(), Vec::new());
+        assert!(trace.arrivals(run_seed).next_batch(&mut out));
+        out
+    };
+    assert_ne!(first(None, 1), first(None, 2));
+    assert_eq!(first(Some(1), 2), first(None, 1));
+    assert_eq!(first(Some(1), 2), first(Some(1), 3));
+}
+
+#[test]
 fn what_cannot_be_made_is_said() {
     for (functions, minutes, invocations, message) in [
         (0, 10, None, "trace option `functions`: 0 functions"),

@@ -175,6 +175,7 @@ fn assemble(
             checkpoint: latency(|f| f.checkpoint, round(15.0 + 0.7 * megabytes, 1)),
             restore: latency(|f| f.restore, round(10.0 + 0.6 * megabytes, 1)),
             resume: latency(|f| f.resume, 5.0),
+            purge: known.map_or(Latency::none(), |f| f.purge),
             dump_ratio: 1.0,
             paused_mb: known.map_or(1.0, |f| f.paused_mb),
             runtime: m.runtime.clone(),

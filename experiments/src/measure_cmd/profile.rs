@@ -115,6 +115,7 @@ pub fn assemble(
         let modelled = modelled_ms(&set, &profile);
         let rest: Vec<f64> = host.level(&s.restore, &s.restore_host).iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);
+        profile.purge = Latency { cores: cores(&s.purge_effort), ..latency(&host.level(&s.purge, &s.restore_host)) };
         set.function[f] = profile;
         rows.push(row(name, s));
     }
@@ -244,6 +245,7 @@ fn row(name: &str, s: &Samples) -> Measured {
         ("dedup start", &s.restore),
         ("base read (start, threads added)", &s.base_read),
         ("patch (start, threads added)", &s.patch),
+        ("purge", &s.purge),
     ];
     let times_ms: BTreeMap<&'static str, Spread> = times.into_iter().map(|(k, v)| (k, Spread::of(v))).collect();
     Measured {

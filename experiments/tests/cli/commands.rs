@@ -21,7 +21,7 @@ fn everything_that_explain_lists_is_explained() {
     let place = Place::new();
     let all = place.json("explain --json");
     let text = place.works("explain").out;
-    for (kind, at_least) in [("parameters", 25), ("policies", 11)] {
+    for (kind, at_least) in [("parameters", 25), ("policies", 11), ("trace", 14)] {
         let entries = all[kind].as_array().unwrap();
         assert!(entries.len() >= at_least, "{kind}");
         for entry in entries {
@@ -36,6 +36,13 @@ fn everything_that_explain_lists_is_explained() {
         assert!(place.works(&format!("explain {name}")).out.contains(name));
     }
     assert!(place.ends(2, "explain memcp").err.contains("memcap"));
+    // All keys that [trace] takes are there: the error names them.
+    let error = place.ends(2, "run tiny.toml --set trace.nonsense=1").err;
+    let (_, takes) = error.split_once("expected one of ").unwrap();
+    let keys: Vec<&str> = takes.split('`').skip(1).step_by(2).collect();
+    let listed: Vec<&str> = all["trace"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
+    assert_eq!(listed, keys);
+    assert!(place.works("explain trace.window").out.contains("480..959"));
 }
 
 /// Every parameter can be given its own default, and every policy can be run.

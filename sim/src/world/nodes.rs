@@ -3,7 +3,7 @@
 use medes_engine::event::Input;
 use medes_engine::id::{FunctionId, NodeId, SandboxId};
 use medes_engine::record::{RequestRecord, StartParts};
-use medes_engine::units::{Bytes, Instant};
+use medes_engine::units::{Bytes, Duration, Instant};
 
 use super::World;
 use crate::check::Watch;
@@ -78,6 +78,25 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
         }
         slot.reduced = None;
         slot.generation = slot.generation.wrapping_add(1);
+    }
+
+    /// A sandbox that was purged ends.
+    pub(super) fn ends(&mut self, now: Instant, id: SandboxId) {
+        let slot = &self.slots[id.slot as usize];
+        let (node, function) = (NodeId(slot.node), FunctionId(slot.function));
+        let purge = &self.setup.profile(function).purge;
+        let Some(ended) = self.ended.get_mut(node.index()).filter(|_| !purge.is_none()) else { return };
+        self.operations += 1;
+        let time = self.laws[self.profiles[function.index()] as usize].purge.draw(u64::MAX - self.operations);
+        *ended = (*ended).max(now + time);
+        if let Some(cores) = &mut self.cores {
+            cores.burden(now, &mut self.queue, node, Duration::from_millis_f64(time.as_millis_f64() * purge.cores));
+        }
+    }
+
+    /// How long what takes memory on a node waits for sandboxes that end there, as agents have it.
+    pub(super) fn ending(&self, now: Instant, node: NodeId) -> Duration {
+        self.ended.get(node.index()).map_or(Duration::ZERO, |at| at.since(now))
     }
 
     /// Memory of all nodes.
