@@ -16,6 +16,7 @@ pub mod event;
 pub mod eviction;
 pub mod hist;
 pub mod id;
+mod latency;
 pub mod metrics;
 pub mod placement;
 pub mod policy;

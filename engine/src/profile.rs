@@ -27,61 +27,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::latency::Latency;
+use crate::latency::{is_one, one};
+
 use crate::units::{Bytes, PAGE_BYTES};
 
 /// Bytes of one fingerprint chunk (REFERENCE, fingerprint).
 pub const CHUNK_BYTES: f64 = 64.0;
 /// Bytes kept for each page of a dedup image beside its patch: codec, length, base page, checksum.
 pub const PAGE_ENTRY_BYTES: f64 = 16.0;
-
-/// A distribution of times: lognormal with the given median and 99th percentile, in milliseconds; equal
-/// ones make a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Latency {
-    /// Half of the draws are below, ms.
-    pub median_ms: f64,
-    /// 99 of 100 draws are below, ms.
-    pub p99_ms: f64,
-    /// Core time over elapsed time where nothing else is at work: below one it waits as well, above it keeps several cores at work. Where cores are limited,
-    /// waiting is not slowed by what is at work beside it.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub cores: f64,
-}
-
-const fn one() -> f64 {
-    1.0
-}
-
-fn is_one(value: &f64) -> bool {
-    *value == 1.0
-}
-
-impl Latency {
-    /// Always `ms` milliseconds.
-    pub const fn constant(ms: f64) -> Self {
-        Self { median_ms: ms, p99_ms: ms, cores: 1.0 }
-    }
-
-    /// No time at all.
-    pub const fn none() -> Self {
-        Self::constant(0.0)
-    }
-
-    /// Whether it takes no time, ever.
-    pub fn is_none(&self) -> bool {
-        self.median_ms == 0.0
-    }
-
-    /// Standard deviation of the logarithm.
-    pub fn sigma(&self) -> f64 {
-        if self.p99_ms > self.median_ms && self.median_ms > 0.0 {
-            (self.p99_ms / self.median_ms).ln() / 2.326_347_874_040_841
-        } else {
-            0.0
-        }
-    }
-}
 
 /// Shares of a sandbox's pages by class; they sum to 1 with the shares of the edited groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -437,9 +437,12 @@ mod tests {
         let id = |slot| SandboxId { generation: 0, slot };
         one.burden(Instant::ZERO, &mut queue, NodeId(0), us(300));
         one.begin(Instant::ZERO, &mut queue, id(0), NodeId(0), Kind::Started, busy(1000));
-        one.burden(Instant::from_micros(900), &mut queue, NodeId(0), us(50));
         let mut done = Vec::new();
+        let mut later = Some(Instant::from_micros(900));
         while let Some(event) = queue.pop() {
+            if let Some(at) = later.take_if(|at| event.at > *at) {
+                one.burden(at, &mut queue, NodeId(0), us(50));
+            }
             while let Some((sandbox, ..)) = one.done(event.at, &mut queue, 0) {
                 done.push((sandbox.slot, event.at.as_micros()));
             }
