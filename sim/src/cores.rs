@@ -439,10 +439,11 @@ mod tests {
         one.begin(Instant::ZERO, &mut queue, id(0), NodeId(0), Kind::Started, busy(1000));
         let mut done = Vec::new();
         let mut later = Some(Instant::from_micros(900));
-        while let Some(event) = queue.pop() {
-            if let Some(at) = later.take_if(|at| event.at > *at) {
+        loop {
+            if let Some(at) = later.take_if(|at| *at < queue.next_at()) {
                 one.burden(at, &mut queue, NodeId(0), us(50));
             }
+            let Some(event) = queue.pop() else { break };
             while let Some((sandbox, ..)) = one.done(event.at, &mut queue, 0) {
                 done.push((sandbox.slot, event.at.as_micros()));
             }
