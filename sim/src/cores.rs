@@ -94,7 +94,7 @@ struct Pool {
 /// How fast cores are, over time: 1 is what the profile was measured with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostSpeed {
-    /// From when on, which node, how fast; in order of time. Before the first a node is as fast as the profile's.
+    /// From when on, which node, how fast; in order of time. Before the first it is as fast as that says.
     changes: Vec<(Instant, NodeId, f64)>,
 }
 
@@ -117,7 +117,9 @@ impl HostSpeed {
             each.insert(*node, *speed);
             (*at, each.values().sum::<f64>() / each.len() as f64)
         });
-        Speed { changes: changes.collect(), next: 0, now: 1.0 }
+        let changes: Vec<(Instant, f64)> = changes.collect();
+        let now = changes.first().map_or(1.0, |c| c.1);
+        Speed { changes, next: 0, now }
     }
 }
 
@@ -396,8 +398,10 @@ mod tests {
     fn work_takes_as_long_as_the_host_is_slow() {
         let one = [("nodes", "1"), ("cores", "1")];
         // Half as fast from 400 us on, twice as fast from 1000 on: 400 + 300 are done by then, 300 take 150.
-        let host = [(0.000_4, 0, 200.0), (0.001, 0, 50.0)];
+        let host = [(0.0, 0, 100.0), (0.000_4, 0, 200.0), (0.001, 0, 50.0)];
         assert_eq!(ends(on_host(&host, &one), &[(0, 0, busy(1000))]), [1150]);
+        // Before anybody looked it was as fast as at the first look.
+        assert_eq!(ends(on_host(&host[1..], &one), &[(0, 0, busy(1000))]), [1250]);
         // What begins later, and waiting, which no core speeds up.
         assert_eq!(ends(on_host(&host, &one), &[(2000, 0, busy(1000)), (4000, 0, Work::waits(us(100)))]), [2500, 4100]);
         // Two that share: 200 each by 400, 150 each by 1000, 650 each at twice the speed.
