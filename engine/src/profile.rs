@@ -114,8 +114,11 @@ pub struct FunctionProfile {
     pub name: String,
     /// Keep-alive of the fixed policy, seconds.
     pub keep_alive_s: f64,
-    /// Own run time, ms.
+    /// Own run time, ms: the mean.
     pub exec_ms: f64,
+    /// The percentiles 0, 1, 25, 50, 75, 99 and 100 of its runs, ms, where they are known; without them all take `exec_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_percentiles_ms: Option<[f64; 7]>,
     /// Memory of a warm sandbox, MB.
     pub memory_mb: f64,
     /// Where of its memory is known what sandboxes share: what it takes really changes with what else is there.
@@ -339,6 +342,11 @@ impl ProfileSet {
         }
         for f in &self.function {
             let owner = format!("function {}", f.name);
+            let runs = f.exec_percentiles_ms.unwrap_or_default();
+            let rises = std::iter::once(runs[0]).chain(runs.windows(2).map(|pair| pair[1] - pair[0]));
+            numbers.extend(rises.map(|rise| {
+                (owner.clone(), "exec_percentiles_ms (each less the one before)", rise, Range::NotNegative)
+            }));
             let mut latency = |key, l: &Latency| {
                 numbers.push((owner.clone(), key, l.median_ms, Range::NotNegative));
                 numbers.push((owner.clone(), key, l.p99_ms - l.median_ms, Range::NotNegative));
@@ -572,6 +580,7 @@ mod tests {
             name: "f".into(),
             keep_alive_s: 600.0,
             exec_ms: 100.0,
+            exec_percentiles_ms: None,
             memory_mb: 40.96,
             resident: None,
             starting: 1.0,

@@ -236,6 +236,7 @@ impl Reference {
                     name: a.name.clone().unwrap_or_else(|| format!("appl{i}")),
                     keep_alive_s: a.keep_alive_s,
                     exec_ms: a.exec_ms,
+                    exec_percentiles_ms: None,
                     memory_mb: a.memory_mb,
                     advantage: a.advantage,
                     ..like.clone()

@@ -29,6 +29,7 @@ impl Workload {
             .map(|f| Target {
                 name: f.name.clone(),
                 run: Duration::from_millis_f64(f.exec_ms),
+                percentiles_ms: f.exec_percentiles_ms,
                 memory: Bytes::from_mb(f.memory_mb),
             })
             .collect();

@@ -463,7 +463,12 @@ fn a_sample_has_the_arrivals_of_the_whole() {
 fn mappings() {
     let trace = generated(TraceOptions { functions: 50, minutes: 20, ..TraceOptions::default() });
     let targets: Vec<Target> = [("long", 3000, 87.5), ("short", 150, 17.0), ("middle", 400, 22.3)]
-        .map(|(name, ms, mb)| Target { name: name.into(), run: Duration::from_millis(ms), memory: Bytes::from_mb(mb) })
+        .map(|(name, ms, mb)| Target {
+            name: name.into(),
+            run: Duration::from_millis(ms),
+            percentiles_ms: None,
+            memory: Bytes::from_mb(mb),
+        })
         .into();
     let mut order: Vec<usize> = (0..50).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(trace.functions[i].requests));

@@ -166,6 +166,7 @@ fn assemble(
             name: name.clone(),
             keep_alive_s: known.map_or(600.0, |f| f.keep_alive_s),
             exec_ms: known.map_or(100.0, |f| f.exec_ms),
+            exec_percentiles_ms: known.and_then(|f| f.exec_percentiles_ms),
             memory_mb: round(megabytes, 3),
             resident: known.and_then(|f| f.resident.clone()),
             starting: known.map_or(1.0, |f| f.starting),

@@ -71,6 +71,14 @@ fn latency(samples: &[f64]) -> Latency {
     Latency { p99_ms: round(s.p99), ..Latency::constant(round(s.median)) }
 }
 
+/// Those of a profile's runs, as nearest ranks; `None` for too few to speak of a distribution.
+fn percentiles(runs: &[f64]) -> Option<[f64; 7]> {
+    let mut sorted = runs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: f64| sorted[((share * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len()) - 1];
+    (sorted.len() >= 4).then(|| [0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0].map(|share| round(at(share))))
+}
+
 /// The profile set, and the rows of the report.
 pub fn assemble(
     to: &Path,
@@ -100,6 +108,7 @@ pub fn assemble(
         let (wake, run) = known
             .map_or_else(|| (s.wake.clone(), s.run.clone()), |w| (host.level(&w.wake, &[]), host.level(&w.run, &[])));
         profile.exec_ms = round(run.iter().sum::<f64>() / (run.len() as f64).max(1.0));
+        profile.exec_percentiles_ms = percentiles(&run);
         memory(&mut profile, s);
         profile.starting = round(s.starting);
         profile.resident = Some(Resident {

@@ -169,8 +169,13 @@ impl Sandboxes for LocalSandboxes {
             let reason = format!("sandbox {id} is there already");
             return Err(OpError::Sandbox { what: "starting".into(), reason, gone: false });
         }
-        let sandbox = Sandbox::start(&self.node, id, function, deadline)?;
-        lock(&self.table).insert(id, Arc::new(sandbox));
+        let sandbox = Arc::new(Sandbox::new(&self.node, id, function)?);
+        // There from now on: its memory counts while it grows.
+        lock(&self.table).insert(id, sandbox.clone());
+        if let Err(e) = sandbox.start(&self.node, deadline) {
+            self.purge(id);
+            return Err(e);
+        }
         Ok(Started { took: began.elapsed() })
     }
 

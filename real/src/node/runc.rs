@@ -355,12 +355,14 @@ impl Sandboxes for Containers {
         let folder = folder_of(&self.options.run_dir, id);
         fs::create_dir(&folder).map_err(|e| OpError::io(&folder, &e))?;
         let (name, state) = (id.to_string(), Mutex::default());
-        let container = Container { name, function: function.to_owned(), folder, state };
+        let container = Arc::new(Container { name, function: function.to_owned(), folder, state });
+        // There from now on: its memory counts while it grows.
+        lock(&self.table).insert(id, container.clone());
         if let Err(e) = self.start(&container, deadline) {
+            lock(&self.table).remove(&id);
             self.discard(id, &container);
             return Err(e);
         }
-        lock(&self.table).insert(id, Arc::new(container));
         Ok(Started { took: began.elapsed() })
     }
 

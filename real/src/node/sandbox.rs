@@ -83,13 +83,11 @@ fn failed(what: &str, reason: impl Into<String>, gone: bool) -> OpError {
 }
 
 impl Sandbox {
-    /// Starts a process, gives it its function, pauses it.
+    /// A sandbox without a process: its folder and its cgroup.
     ///
     /// # Errors
     /// Nothing of it is left.
-    pub fn start(node: &Node, id: SandboxId, function: &str, deadline: Instant) -> Result<Self, OpError> {
-        let what = format!("starting {function}");
-        let init = node.functions.init(function).ok_or_else(|| failed(&what, "there is no such function", true))?;
+    pub fn new(node: &Node, id: SandboxId, function: &str) -> Result<Self, OpError> {
         let folder = folder_of(&node.options.run_dir, id);
         fs::create_dir(&folder).map_err(|e| OpError::io(&folder, &e))?;
         let name = id.to_string();
@@ -107,17 +105,17 @@ impl Sandbox {
         };
         let state = Mutex::new(State { body: Body::Lost, packed: None, filling: None });
         let socket = folder.join("sock");
-        let sandbox = Self { id, function: function.into(), folder, socket, group, state, gauge: Gauge::default() };
-        match sandbox.begin(node, &what, &init, deadline) {
-            Ok(()) => Ok(sandbox),
-            Err(e) => {
-                sandbox.purge(node);
-                Err(e)
-            }
-        }
+        Ok(Self { id, function: function.into(), folder, socket, group, state, gauge: Gauge::default() })
     }
 
-    fn begin(&self, node: &Node, what: &str, init: &str, deadline: Instant) -> Result<(), OpError> {
+    /// Starts its process, gives it its function, pauses it.
+    ///
+    /// # Errors
+    /// Only [`Self::purge`] is left to do.
+    pub fn start(&self, node: &Node, deadline: Instant) -> Result<(), OpError> {
+        let what = &format!("starting {}", self.function);
+        let init =
+            &node.functions.init(&self.function).ok_or_else(|| failed(what, "there is no such function", true))?;
         let mut command = Command::new(&node.options.python);
         // CRIU mounts the namespace's own /proc below the working folder while it dumps: a folder that no other sandbox shares.
         command.arg(&node.functions.runner).arg(&self.socket).current_dir(&self.folder);
