@@ -119,8 +119,6 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
         (s.memory, s.parts) = (rig.resident(*id), rig.parts(*id));
     }
     drop(rig);
-    // Before the rounds and after them: what a run of a few seconds finds differs with the minute.
-    let control = control.and(control::measure(out)?);
     let facts = profile::Facts::new(criu, args.rounds.get());
     let (set, rows) = profile::assemble(to, &samples, &times, &control, &facts, |name| {
         out.say(format!("{name}: classes of pages"));

@@ -36,7 +36,7 @@ const APART_MS: u64 = 150;
 const PAUSE_MS: u64 = 5000;
 
 /// Warm starts of one function, ms.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Warm {
     /// Between controller and agent, from the choice of the sandbox until its function is woken.
     pub control: Vec<f64>,
@@ -47,7 +47,6 @@ pub struct Warm {
 }
 
 /// What was found.
-#[derive(Debug, Default)]
 pub struct Control {
     /// By function.
     pub warm: BTreeMap<String, Warm>,
@@ -58,20 +57,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// With what another such run found, as if the host had been as fast in it as in this one. One run of some seconds is off by up to 15 % from another.
-    pub fn and(mut self, other: Self) -> Self {
-        let same = |probe: f64| if probe > 0.0 && self.probe_us > 0.0 { self.probe_us / probe } else { 1.0 };
-        let factor = same(other.probe_us);
-        for (function, more) in other.warm {
-            let of = self.warm.entry(function).or_default();
-            for (all, more) in [(&mut of.control, more.control), (&mut of.wake, more.wake), (&mut of.run, more.run)] {
-                all.extend(more.into_iter().map(|ms| ms * factor));
-            }
-        }
-        self.agent_mb = (self.agent_mb + other.agent_mb) / 2.0;
-        self
-    }
-
     /// What controller and agent add to a warm start, ms.
     pub fn added(&self) -> Vec<f64> {
         self.warm.values().flat_map(|w| w.control.iter().copied()).collect()
@@ -135,24 +120,4 @@ pub fn measure(out: &Output) -> anyhow::Result<Control> {
     let probes: Vec<f64> = done.host.iter().map(|s| s.probe_us).collect();
     let probe_us = Spread::of(&probes).median;
     Ok(Control { warm, probe_us, agent_mb: alone.map_or(0.0, |t| t.max_used.as_mb()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_runs_are_one_on_the_first_one_s_host() {
-        let run = |ms: f64, probe_us, agent_mb| {
-            let warm = Warm { control: vec![ms], wake: vec![2.0 * ms], run: vec![3.0 * ms] };
-            Control { warm: [("f".to_owned(), warm)].into(), agent_mb, probe_us }
-        };
-        // The second on a host half as fast.
-        let both = run(1.0, 100.0, 10.0).and(run(4.0, 200.0, 14.0));
-        let f = &both.warm["f"];
-        assert_eq!((&f.control[..], &f.wake[..], &f.run[..]), (&[1.0, 2.0][..], &[2.0, 4.0][..], &[3.0, 6.0][..]));
-        assert_eq!((both.added(), both.agent_mb, both.probe_us), (vec![1.0, 2.0], 12.0, 100.0));
-        // A host of unknown speed is taken as it is.
-        assert_eq!(run(1.0, 0.0, 1.0).and(run(4.0, 200.0, 1.0)).added(), [1.0, 4.0]);
-    }
 }
