@@ -29,7 +29,7 @@ const EXPERIMENT: &str = "title = 'control'\nquestion = 'What do controller and 
 const ALONE_S: u64 = 2;
 /// Functions, and turns of each; the first is its cold start, which may take long.
 const FUNCTIONS: u64 = 10;
-const TURNS: u64 = 13;
+const TURNS: u64 = 37;
 const REQUESTS: u64 = FUNCTIONS * TURNS;
 /// Between two requests, and after the first turn.
 const APART_MS: u64 = 150;
@@ -68,7 +68,7 @@ impl Control {
 /// # Errors
 /// No agent, or a function that does not run.
 pub fn measure(out: &Output) -> anyhow::Result<Control> {
-    out.say("controller and agent: some seconds");
+    out.say("controller and agent: a minute");
     let mut trace = tempfile::Builder::new().suffix(".csv").tempfile().context("a temporary file")?;
     writeln!(trace, "time,function")?;
     for n in 0..REQUESTS {
