@@ -83,7 +83,8 @@ impl Laws {
 }
 
 /// From one draw to the next, and from one random number of a draw to the next. Both odd and without anything in common, so that what one draw goes on
-/// with is not what another one begins with.
+/// with is not what another one begins with: the step of splitmix64, and a multiplier of Steele and Vigna (Computationally easy, spectrally good
+/// multipliers, 2022), which serves as a step as well.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 const WITHIN: u64 = 0xd134_2543_de82_ef95;
 

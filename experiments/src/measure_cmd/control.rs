@@ -29,6 +29,7 @@ const EXPERIMENT: &str = "title = 'control'\nquestion = 'What do controller and 
 const ALONE_S: u64 = 2;
 /// Functions, and turns of each; the first is its cold start, which may take long.
 const FUNCTIONS: u64 = 10;
+/// A minute: the median of 13 turns was 0.59 to 0.82 ms in three measurements of one machine, that of 37 was 0.74 and 0.76.
 const TURNS: u64 = 37;
 const REQUESTS: u64 = FUNCTIONS * TURNS;
 /// Between two requests, and after the first turn.
