@@ -144,6 +144,9 @@ pub struct FunctionProfile {
     /// Ending a sandbox: what is started, restored or checkpointed on its node meanwhile waits for it. Zero: nobody notices.
     #[serde(default = "Latency::none", skip_serializing_if = "Latency::is_none")]
     pub purge: Latency,
+    /// What controller and agent add to a start of this function, where that is known; else [`Costs::control`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Latency>,
     /// Size of a checkpoint relative to the sandbox's memory.
     pub dump_ratio: f64,
     /// Memory of a pre-restored, paused process without its pages, MB.
@@ -233,7 +236,8 @@ pub struct Costs {
     /// How fast the host was on which times were measured: what a fixed piece of work took of a core, µs; 0 where that is not known.
     #[serde(default)]
     pub probe_us: f64,
-    /// What controller and agent add to every start: deciding, sending, answering. Zero where the functions' own figures contain it.
+    /// What controller and agent add to every start: deciding, sending, answering. Zero where the functions' own figures contain it. A function's
+    /// own `control` comes before it.
     #[serde(default = "nothing")]
     pub control: Latency,
 }
@@ -329,6 +333,7 @@ impl ProfileSet {
             ("costs".into(), "probe_us", costs.probe_us, Range::NotNegative),
             ("costs".into(), "control", costs.control.median_ms, Range::NotNegative),
             ("costs".into(), "control", costs.control.p99_ms - costs.control.median_ms, Range::NotNegative),
+            ("costs".into(), "control", costs.control.cores, Range::NotNegative),
         ];
         for (name, codec) in &self.codec {
             let owner = format!("codec {name}");
@@ -358,6 +363,7 @@ impl ProfileSet {
             latency("restore", &f.restore);
             latency("resume", &f.resume);
             latency("purge", &f.purge);
+            latency("control", f.control.as_ref().unwrap_or(&costs.control));
             numbers.extend([
                 (owner.clone(), "keep_alive_s", f.keep_alive_s, Range::NotNegative),
                 (owner.clone(), "exec_ms", f.exec_ms, Range::NotNegative),
@@ -591,6 +597,7 @@ mod tests {
             restore: Latency::constant(10.0),
             resume: Latency::constant(1.0),
             purge: Latency::none(),
+            control: None,
             dump_ratio: 1.0,
             paused_mb: 1.0,
             runtime: "python".into(),

@@ -103,14 +103,16 @@ pub struct StartParts {
 }
 
 impl StartParts {
-    /// What of a start of `alone` each part is when it takes `whole`: reads wait for others and stay, the rest is in proportion.
-    pub fn stretch(&mut self, alone: Duration, whole: Duration) {
-        let (before, after) = (alone.saturating_sub(self.read), whole.saturating_sub(self.read));
-        let by = after.as_micros() as f64 / before.as_micros().max(1) as f64;
-        for part in [&mut self.control, &mut self.patch] {
-            *part = Duration::from_micros((part.as_micros() as f64 * by).round() as u64);
-        }
-        self.resume = after.saturating_sub(self.control + self.patch);
+    /// What of a start of `alone` each part is when it takes `whole`: reads wait for others and stay, and so does what of `control` is no core time
+    /// (`control_cores` is its core time over its time); the rest is in proportion.
+    pub fn stretch(&mut self, alone: Duration, whole: Duration, control_cores: f64) {
+        let times = |part: Duration, by: f64| Duration::from_micros((part.as_micros() as f64 * by).round() as u64);
+        let busy = times(self.control, control_cores.min(1.0));
+        let waits = self.control.saturating_sub(busy);
+        let kept = waits + self.read;
+        let by = whole.saturating_sub(kept).as_micros() as f64 / alone.saturating_sub(kept).as_micros().max(1) as f64;
+        (self.control, self.patch) = (waits + times(busy, by), times(self.patch, by));
+        self.resume = whole.saturating_sub(self.control + self.read + self.patch);
     }
 }
 

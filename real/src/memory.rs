@@ -3,6 +3,8 @@
 //! Shared, because a fork must not copy it and because RDMA devices can pin it for good (private mappings get copied behind their back);
 //! writable, because some kernels do not register read-only shared mappings. Children of this process inherit neither the
 //! file nor the mapping: sandboxes and CRIU never have base pages in their address space.
+//!
+//! And the heap, whose free pages an agent gives back to the system.
 
 use std::fs::File;
 use std::io;
@@ -87,5 +89,38 @@ impl SharedMemory {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: mapped and writable for `len` bytes as long as `self`; `&mut self` says that nobody else of this process looks at it.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr(), self.map.len()) }
+    }
+}
+
+/// Gives free pages of the heap back to the system, of all threads' arenas. The allocator keeps what packing took, 4 to 9 MB an agent, and an agent's
+/// memory counts: in a run of `fixed` after one of `medes` agents weighed 17 and 21 MB instead of 12. Takes about a millisecond.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function takes a number, locks what it looks at and moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::give_back;
+    use crate::node::process::own_resident;
+    use medes_engine::units::Bytes;
+
+    #[test]
+    fn what_another_thread_freed_is_given_back() {
+        // Small pieces, so that they come from an arena, and every 64th stays, so that the arena does not shrink by itself.
+        let kept = std::thread::spawn(|| {
+            let pieces: Vec<Vec<u8>> = (0..65_536).map(|_| vec![1; 2048]).collect();
+            pieces.into_iter().step_by(64).collect::<Vec<_>>()
+        });
+        let kept = kept.join().unwrap();
+        let before = own_resident();
+        give_back();
+        let after = own_resident();
+        // 128 MB were taken, 2 MB are kept. Other tests take and free memory meanwhile.
+        assert!(after + Bytes::from_mb(64.0) < before, "{before} before, {after} after");
+        assert!(kept.iter().all(|piece| piece.iter().all(|byte| *byte == 1)));
     }
 }

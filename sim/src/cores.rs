@@ -38,6 +38,9 @@ impl Work {
 
     /// Takes `time`, and `share` of it in core time: below one it waits as well, above it is at work on several cores.
     pub fn of(time: Duration, share: f64) -> Self {
+        if share == 0.0 {
+            return Self::waits(time);
+        }
         let core_us = time.as_micros() as f64 * share;
         let busy = if share < 1.0 { Duration::from_micros(core_us.round() as u64) } else { time };
         Self { wait: time.saturating_sub(busy), busy, core_us }
@@ -392,6 +395,15 @@ mod tests {
         assert_eq!(ends(two, &[(0, 0, Work::of(us(1000), 2.0)), (0, 0, busy(1000))]), [1500, 1500]);
         let sum = Work::waits(us(70)) + busy(30) + Work::of(us(30), 3.0);
         assert_eq!((sum.alone(), asks(&sum)), (us(130), 2.0));
+    }
+
+    #[test]
+    fn without_core_time_work_is_waiting() {
+        let work = Work::of(us(100), 0.0);
+        assert_eq!((work.wait, work.busy, work.core_us), (us(100), Duration::ZERO, 0.0));
+        // It neither slows what is at work nor is slowed.
+        let one = cores(&[("nodes", "1"), ("cores", "1")]);
+        assert_eq!(ends(one, &[(0, 0, busy(1000)), (100, 0, work)]), [1000, 200]);
     }
 
     #[test]

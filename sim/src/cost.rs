@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 
-use medes_engine::profile::{FunctionProfile, Latency};
+use medes_engine::profile::{Costs, FunctionProfile, Latency};
 use medes_engine::units::Duration;
 use rand::TryRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -67,11 +67,17 @@ pub(crate) struct Laws {
     pub restore: Law,
     pub resume: Law,
     pub purge: Law,
+    /// What controller and agent add to a start, and what of that time is core time.
+    pub control: Law,
+    pub control_cores: f64,
 }
 
 impl Laws {
-    pub fn new(profile: &FunctionProfile, seed: u64) -> Self {
+    pub fn new(profile: &FunctionProfile, costs: &Costs, seed: u64) -> Self {
+        let control = profile.control.as_ref().unwrap_or(&costs.control);
         Self {
+            control: Law::new(control, seed, Purpose::Control),
+            control_cores: control.cores,
             cold: Law::new(&profile.cold, seed, Purpose::Cold),
             warm: Law::new(&profile.warm, seed, Purpose::Warm),
             checkpoint: Law::new(&profile.checkpoint, seed, Purpose::Checkpoint),

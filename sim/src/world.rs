@@ -14,7 +14,7 @@ use medes_engine::units::{Bytes, Duration, Instant};
 
 use crate::check::{Checker, Unwatched, Watch};
 use crate::cores::{Cores, Work};
-use crate::cost::{Law, Laws, Purpose};
+use crate::cost::Laws;
 use crate::fault;
 use crate::feed::Feed;
 use crate::memory::{Memory, Reduced};
@@ -103,8 +103,6 @@ struct World<'a, S, W> {
     queue: Queue,
     /// Modelled times by profile, and the profile of each function.
     laws: Vec<Laws>,
-    /// The part of controller and agent in a start.
-    control: Law,
     profiles: Vec<u32>,
     memory: Memory,
     network: Network,
@@ -142,8 +140,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             setup,
             engine: Engine::new(&setup.config, setup.specs())?,
             queue: Queue::default(),
-            laws: setup.profiles.function.iter().map(|p| Laws::new(p, setup.seed)).collect(),
-            control: Law::new(&setup.profiles.costs.control, setup.seed, Purpose::Control),
+            laws: setup.profiles.function.iter().map(|p| Laws::new(p, &setup.profiles.costs, setup.seed)).collect(),
             profiles: setup.functions.iter().map(|f| f.profile as u32).collect(),
             memory: Memory::new(setup),
             network: Network::new(&setup.profiles.costs, &setup.config),
@@ -345,13 +342,14 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     #[inline(always)]
     fn run_warm(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
         let run = self.run_of(request);
-        let (control, warm) = (self.control.draw(request.0), self.laws_of(function).warm.draw(request.0));
+        let laws = self.laws_of(function);
+        let (control, warm, cores) = (laws.control.draw(request.0), laws.warm.draw(request.0), laws.control_cores);
         let start = control + warm;
         if self.parts.is_some() {
             self.part(request, start, StartParts { control, ..StartParts::default() });
         }
         self.slots[sandbox.slot as usize].serve(request, run, start);
-        self.begin(now, sandbox, node, Kind::Woken, Work::of(start, 1.0));
+        self.begin(now, sandbox, node, Kind::Woken, Work::of(control, cores) + Work::of(warm, 1.0));
     }
 
     /// Takes up work of a sandbox, after which `kind` happens to it; a request that it has runs then.
@@ -382,8 +380,9 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 let run = request.map(|r| self.run_of(r));
                 self.operations += 1;
                 let number = request.map_or(u64::MAX - self.operations, |r| r.0);
-                let cold = self.laws_of(function).cold.draw(number);
-                let control = request.map_or(Duration::ZERO, |r| self.control.draw(r.0));
+                let laws = *self.laws_of(function);
+                let cold = laws.cold.draw(number);
+                let control = request.map_or(Duration::ZERO, |r| laws.control.draw(r.0));
                 let wait = self.ending(now, node);
                 let start = wait + control + cold;
                 if let Some(request) = request {
@@ -397,7 +396,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
                 }
                 self.growing += self.to_grow(function);
                 let cold = Work::of(cold, setup.profile(function).cold.cores);
-                let work = Work::waits(wait) + Work::of(control, 1.0) + cold;
+                let work = Work::waits(wait) + Work::of(control, laws.control_cores) + cold;
                 self.begin(now, sandbox, node, Kind::Started, work);
             }
             Action::Restore { sandbox, node, function, request } => self.restore(now, sandbox, node, function, request),
@@ -453,11 +452,11 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         if let Some((_, from)) = base {
             *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
         }
-        let (control, resume) = (self.control.draw(request.0), laws.resume.draw(request.0));
+        let (control, resume) = (laws.control.draw(request.0), laws.resume.draw(request.0));
         let profile = setup.profile(function);
         let read = read.since(now);
-        let mut work = Work::of(control + decode, 1.0) + Work::of(resume, profile.resume.cores);
-        work = work + Work::waits(read + self.ending(now, node));
+        let mut work = Work::of(control, laws.control_cores) + Work::of(decode, 1.0);
+        work = work + Work::of(resume, profile.resume.cores) + Work::waits(read + self.ending(now, node));
         if setup.config.nopause {
             work = work + Work::of(laws.restore.draw(request.0), profile.restore.cores);
         }

@@ -96,6 +96,27 @@ fn a_start_divides_into_its_parts() {
 }
 
 #[test]
+fn what_controller_and_agent_add_is_the_functions_own_and_waits_if_it_takes_no_cores() {
+    let two_at_once = [(0.0, 0, 500), (0.0, 0, 500)];
+    let starts = |control: Option<Latency>| -> Vec<(f64, f64)> {
+        let mut s = setup(&[("cores", "1")], &[100.0]);
+        let profiles = Arc::make_mut(&mut s.profiles);
+        profiles.costs.control = Latency::constant(100.0);
+        profiles.function.iter_mut().for_each(|f| f.control = control);
+        let (_, rows) = run_in_parts(&s, &two_at_once);
+        let ms = |d: Duration| d.as_millis_f64();
+        rows.iter().for_each(|(r, p)| assert_eq!(p.control + p.read + p.patch + p.resume, r.start));
+        rows.iter().map(|(r, parts)| (ms(r.start), ms(parts.control))).collect()
+    };
+    // A cold start takes 1000 ms of a core, and two share one. Controller and agent as all functions have them: at work, so twice as long.
+    assert_eq!(starts(None), [(2200.0, 200.0); 2]);
+    assert_eq!(starts(Some(Latency::constant(50.0))), [(2100.0, 100.0); 2]);
+    // Without a core nothing slows them.
+    assert_eq!(starts(Some(Latency { cores: 0.0, ..Latency::constant(50.0) })), [(2050.0, 50.0); 2]);
+    assert_eq!(starts(Some(Latency { cores: 0.5, ..Latency::constant(50.0) })), [(2075.0, 75.0); 2]);
+}
+
+#[test]
 fn nodes_of_one_machine_share_its_cores() {
     // Three cold starts at once on two nodes of a core each: 1 s and 0.5 s each, where nothing slows them.
     let at_once = [(0.0, 0, 500), (0.0, 0, 500), (0.0, 0, 500)];

@@ -177,6 +177,7 @@ fn assemble(
             restore: latency(|f| f.restore, round(10.0 + 0.6 * megabytes, 1)),
             resume: latency(|f| f.resume, 5.0),
             purge: known.map_or(Latency::none(), |f| f.purge),
+            control: known.and_then(|f| f.control),
             dump_ratio: 1.0,
             paused_mb: known.map_or(1.0, |f| f.paused_mb),
             runtime: m.runtime.clone(),

@@ -1,6 +1,9 @@
 //! `medes compare`.
 
-use crate::support::Place;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Place, skip};
 
 #[test]
 fn two_runs_are_held_side_by_side() {
@@ -53,4 +56,24 @@ fn what_cannot_be_compared_is_refused() {
     place.works("run tiny.toml --seed 1 --set memcap=500,400 --out b");
     let none = place.ends(2, "compare a b");
     assert!(none.err.contains("memcap_mb: 300.0, 600.0 against 400.0, 500.0"), "{}", none.err);
+}
+
+#[test]
+fn traces_are_looked_for_on_which_luck_decides_little() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        return skip("scripts/choose-trace needs Python 3: apt-get install python3");
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/choose-trace");
+    let choose = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.arg(&script).args(arguments).env("MEDES", env!("CARGO_BIN_EXE_medes"));
+        command.output().unwrap()
+    };
+    let done = choose(&["measured", "--tries", "3", "--within", "9"]);
+    let (found, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{said}");
+    let count = found.lines().filter(|line| line.contains("trace.generator_seed")).count();
+    assert!(said.contains(&format!("choose-trace: {count} of 3 within 9.0, seed 1")), "{said}{found}");
+    let absent = choose(&["no-such-profile", "--tries", "1"]);
+    assert!(!absent.status.success() && String::from_utf8_lossy(&absent.stderr).contains("no-such-profile"));
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::service::lock;
 use crate::host;
+use crate::memory;
 use crate::ops::{OpError, Sandboxes};
 use crate::transport::PeerEvent;
 use crate::wire::{Memory, Order, OrderKind, Said, SeenPeer, Step, StepKind, pack_sandbox, unpack_sandbox};
@@ -277,6 +278,9 @@ impl World {
                 _ => Vec::new(),
             };
             say(StepKind::Failed, Step { text: e.to_string(), gone: e.gone(), bases, ..Step::default() });
+        }
+        if matches!(order.kind(), OrderKind::Checkpoint | OrderKind::Reduce | OrderKind::End) {
+            memory::give_back();
         }
     }
 

@@ -162,8 +162,9 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
             if slot.serving && kind != Kind::Finished {
                 let alone = std::mem::replace(&mut slot.start, at.since(began));
                 let (request, run, node, start) = (slot.request, slot.run, NodeId(slot.node), slot.start);
+                let control_cores = self.laws[self.profiles[slot.function as usize] as usize].control_cores;
                 if let Some(parts) = self.parts.as_mut().and_then(|all| all.get_mut(&request)) {
-                    parts.stretch(alone, start);
+                    parts.stretch(alone, start, control_cores);
                 }
                 self.begin(at, sandbox, node, Kind::Finished, Work::of(run, 1.0));
             }
