@@ -102,13 +102,14 @@ pub fn give_back() {
     };
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     use super::give_back;
     use crate::node::process::own_resident;
     use medes_engine::units::Bytes;
 
     #[test]
+    #[cfg_attr(not(target_env = "gnu"), ignore = "another allocator")]
     fn what_another_thread_freed_is_given_back() {
         // Small pieces, so that they come from an arena, and every 64th stays, so that the arena does not shrink by itself.
         let kept = std::thread::spawn(|| {
