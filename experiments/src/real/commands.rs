@@ -24,6 +24,7 @@ use medes_real::node::{self, LocalSandboxes, NodeOptions, Push};
 use medes_real::ops::{OpError, Sandboxes};
 use medes_real::settings::{SandboxKind, Settings};
 use medes_real::transport::{Secret, has_verbs};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::Output;
 use crate::workload::Workload;
@@ -70,10 +71,12 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
     let secret = secret(secret_file.as_deref())?;
     let run_dir = args.run_dir.clone().unwrap_or_else(|| tmpfs().join(format!("medes-agent-{node}")));
     let _alone = Alone::new(&run_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Heard from here on: what is made below is removed however soon the end comes.
+    let terminated = runtime.block_on(async { signal(SignalKind::terminate()) });
     node::clean(&run_dir)?;
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     let memory = node::in_memory(&run_dir);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let listener = runtime.block_on(agent::listen(node, address))?;
     let at = listener.local_addr()?;
     let verbs = match pages {
@@ -96,15 +99,14 @@ pub fn agent(args: &AgentArgs, out: &Output) -> anyhow::Result<()> {
         out.warn(format!("agent {node}: {trouble}"));
     }
     let config = AgentConfig { ends_with_lease: args.child, verbs, callers, trouble, ..AgentConfig::new(node, secret) };
-    let served = runtime.block_on(agent::serve(config, listener, Arc::new(begin), stop(args.child)));
+    let served = runtime.block_on(agent::serve(config, listener, Arc::new(begin), stop(args.child, terminated)));
     runtime.shutdown_timeout(Duration::from_secs(2));
     node::clean(&run_dir)?;
     Ok(served?)
 }
 
 /// Ready at SIGTERM, at Ctrl-C, and, in a child, at the end of standard input.
-async fn stop(child: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
+async fn stop(child: bool, terminated: std::io::Result<Signal>) {
     let (ended, input) = tokio::sync::oneshot::channel();
     if child {
         std::thread::spawn(move || {
@@ -114,7 +116,7 @@ async fn stop(child: bool) {
         });
     }
     let terminated = async {
-        match signal(SignalKind::terminate()) {
+        match terminated {
             Ok(mut s) => drop(s.recv().await),
             Err(_) => std::future::pending().await,
         }

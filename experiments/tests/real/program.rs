@@ -163,6 +163,12 @@ fn simulated_on_its_host(place: &Place) {
         let samples = policies.iter().zip(&nodes).filter(|(p, n)| (p.as_str(), n.as_str()) == wanted).count();
         assert!((4..40).contains(&samples), "{wanted:?}: {samples} samples in three seconds and what comes after");
     }
+    // A host that stays as fast as it is: over a start that takes ten times as long the real one may change.
+    let host = fs::read_to_string(place.at("out/host.csv")).unwrap();
+    let steady =
+        |line: &str| line.rsplit_once(',').filter(|(_, us)| us.parse::<f64>().is_ok()).map(|(l, _)| format!("{l},300"));
+    let steady: Vec<String> = host.lines().map(|line| steady(line).unwrap_or_else(|| line.to_owned())).collect();
+    fs::write(place.at("out/host.csv"), steady.join("\n")).unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/measured.toml");
     let shipped = fs::read_to_string(shipped).unwrap();
     let cold = |probe_us: f64| {
