@@ -93,7 +93,7 @@ impl SharedMemory {
 }
 
 /// Gives free pages of the heap back to the system, of all threads' arenas. The allocator keeps what packing took, 4 to 9 MB an agent, and an agent's
-/// memory counts: in a run of `fixed` after one of `medes` agents weighed 17 and 21 MB instead of 12. Takes about a millisecond.
+/// memory counts: in a run of `fixed` after one of `medes` agents weighed 17 and 21 MB instead of 12 (docs/fidelity.md).
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes a number, locks what it looks at and moves nothing that is in use.
