@@ -100,6 +100,9 @@ pub struct FunctionProfile {
     pub restore: Latency,
     /// Resuming a pre-restored process.
     pub resume: Latency,
+    /// A dedup start whose pages are pushed behind the process takes so many times one whose pages are all pushed first; without it, as long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<f64>,
     /// Ending a sandbox: what is started, restored or checkpointed on its node meanwhile waits for it. Zero: nobody notices.
     #[serde(default = "Latency::none", skip_serializing_if = "Latency::is_none")]
     pub purge: Latency,
@@ -328,6 +331,7 @@ impl ProfileSet {
                 (owner.clone(), "exec_ms", f.exec_ms, Range::NotNegative),
                 (owner.clone(), "memory_mb", f.memory_mb, Range::Positive),
                 (owner.clone(), "starting", f.starting, Range::Share),
+                (owner.clone(), "behind", f.behind.unwrap_or(1.0), Range::NotNegative),
                 (owner.clone(), "resident", f.resident.as_ref().map_or(0.0, |r| r.private_mb), Range::NotNegative),
                 (owner.clone(), "advantage", f.advantage, Range::Share),
                 (owner.clone(), "dump_ratio", f.dump_ratio, Range::NotNegative),
@@ -547,6 +551,7 @@ mod tests {
             checkpoint: Latency::constant(20.0),
             restore: Latency::constant(10.0),
             resume: Latency::constant(1.0),
+            behind: None,
             purge: Latency::none(),
             control: None,
             dump_ratio: 1.0,

@@ -346,7 +346,7 @@ fn run_experiment(args: RunArgs, out: &Output) -> Result<(), Failure> {
     let reference = args.config.as_deref().map(reference::read).transpose().map_err(bad)?.unwrap_or_default();
     let overrides = Overrides { set: args.set, trace, seeds: args.seed, reference: reference.values.clone() };
     let experiment = Experiment::load(&args.experiment, &overrides).map_err(bad)?;
-    let (mut profiles, mut profile_text) = profiles::load(&experiment.profile).map_err(bad)?;
+    let (mut profiles, mut profile_text) = profiles::of(&experiment).map_err(bad)?;
     reference.apply(&mut profiles);
     profile_text.push_str(&format!("{:?}", reference.applications));
     for note in &reference.notes {

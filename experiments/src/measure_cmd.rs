@@ -215,26 +215,25 @@ fn sample(
         let failed = |what: &'static str| move || format!("{}, {what}", load.action);
         let mut samples = Samples::default();
         let id = rig.base(load, &mut samples).with_context(failed("as a base"))?;
-        let others = rig.others(load).with_context(failed("what it is compared with"))?;
+        let plain = rig.plain(load).with_context(failed("a plain restore"))?;
         // Once without counting: libraries come from disk.
         rig.round(load, 0, &mut Samples::default()).with_context(failed("first round"))?;
-        rig.others_round(&others, load, 0, &mut Samples::default()).with_context(failed("first round"))?;
+        rig.others_round(&plain, load, 0, &mut samples).with_context(failed("first round"))?;
         out.say(format!("{}: runs", load.action));
         all.push((load.action.clone(), id, samples));
-        compared.push(others);
+        compared.push(plain);
     }
     for round in 1..=rounds {
-        for ((load, (_, _, samples)), others) in loads.iter().zip(&mut all).zip(&compared) {
+        for ((load, (_, _, samples)), plain) in loads.iter().zip(&mut all).zip(&compared) {
             if INTERRUPTED.load(Ordering::Relaxed) {
                 bail!(OpError::Late { what: "measuring: stopped, it".into() });
             }
             let failed = || format!("{}, round {round}", load.action);
             rig.round(load, round.into(), samples).with_context(failed)?;
-            rig.others_round(others, load, round.into(), samples).with_context(failed)?;
+            rig.others_round(plain, load, round.into(), samples).with_context(failed)?;
         }
         out.say(format!("round {round} of {rounds}"));
     }
-    compared.into_iter().for_each(|others| rig.end(others));
     for (load, (_, _, samples)) in loads.iter().zip(&mut all) {
         rig.growth(load, samples).with_context(|| format!("{}, as it grows", load.action))?;
     }

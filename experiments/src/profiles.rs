@@ -5,6 +5,9 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use medes_engine::profile::ProfileSet;
 
+use crate::experiment::Experiment;
+use crate::real::table::Push;
+
 /// The sets that are built in, by name.
 const SHIPPED: &[(&str, &str)] = &[
     ("reference", include_str!("../../config/reference.toml")),
@@ -26,6 +29,16 @@ pub fn load(name: &str) -> anyhow::Result<(ProfileSet, String)> {
     };
     let set: ProfileSet = toml::from_str(&text).with_context(|| format!("profile set `{name}`"))?;
     set.check()?;
+    Ok((set, text))
+}
+
+/// The profile set of an experiment, with its text and whatever else determines rows.
+pub fn of(experiment: &Experiment) -> anyhow::Result<(ProfileSet, String)> {
+    let (mut set, mut text) = load(&experiment.profile)?;
+    if experiment.real.push == Push::First {
+        set.function.iter_mut().for_each(|f| f.behind = None);
+        text.push_str("pages pushed first");
+    }
     Ok((set, text))
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use medes_engine::config::Config;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::Image;
+use medes_engine::dedup::turns::Turns;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
 use medes_engine::units::Bytes;
@@ -34,7 +35,7 @@ use crate::host::probe_us;
 use crate::load::Load;
 use crate::node::process::Resident;
 use crate::node::{LocalSandboxes, NodeOptions, Push};
-use crate::ops::{Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
+use crate::ops::{Answer, Bases, Give, OpError, Packed, Registered, Sandboxes, Unpacked};
 use crate::settings::Settings;
 use crate::transport::Secret;
 use crate::wire::controller_server::ControllerServer;
@@ -65,7 +66,7 @@ pub struct Samples {
     pub encode: Vec<f64>,
     /// Restoring a process up to where it is held.
     pub hold: Vec<f64>,
-    /// From the decision until a reduced sandbox can run.
+    /// From the decision until a reduced sandbox can run, all its pages pushed before it goes on.
     pub restore: Vec<f64>,
     /// Of that, reading base pages: summed over threads.
     pub base_read: Vec<f64>,
@@ -81,8 +82,14 @@ pub struct Samples {
     pub warm_answer: Vec<f64>,
     /// Of a reduced one, all its pages pushed before it goes on.
     pub dedup_answer: Vec<f64>,
-    /// Of a reduced one that goes on at once, its pages pushed behind it.
+    /// Of a reduced one that goes on when what it is known to touch is there, its other pages pushed behind it.
     pub behind_answer: Vec<f64>,
+    /// Of that, all but waking and running: what it waited for pages.
+    pub behind_start: Vec<f64>,
+    /// Of that, for base pages to be read.
+    pub behind_read: Vec<f64>,
+    /// The first of these, of which nothing was known.
+    pub behind_unknown: Vec<f64>,
     /// Of a whole dump that CRIU restores.
     pub plain_answer: Vec<f64>,
     /// Of that, CRIU's part.
@@ -175,8 +182,14 @@ impl Bases for Witness {
         self.bases.pack(image, function, method, deadline)
     }
 
-    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
-        self.bases.unpack(file, give, deadline)
+    fn unpack(
+        &self,
+        file: &DedupFile<'_>,
+        turns: &Turns,
+        give: &Give<'_>,
+        deadline: Instant,
+    ) -> Result<Unpacked, OpError> {
+        self.bases.unpack(file, turns, give, deadline)
     }
 }
 
@@ -188,12 +201,6 @@ pub struct Rig {
     next: u32,
     /// Serves the index as long as this lives.
     _runtime: Runtime,
-}
-
-/// What a function's sandboxes are compared with.
-pub struct Others {
-    behind: SandboxId,
-    plain: Plain,
 }
 
 fn ms(time: Duration) -> f64 {
@@ -235,9 +242,7 @@ impl Rig {
             let bases = ClusterBases::connect(&settings, NodeId(n), link, place)?;
             let mut options = NodeOptions::new(NodeId(n), &folder.join(n.to_string()));
             adjust(&mut options);
-            if n == 2 {
-                options.push = Push::Behind;
-            }
+            options.push = if n == 2 { Push::Behind } else { Push::First };
             let run_dir = options.run_dir.clone();
             LocalSandboxes::new(options, Arc::new(Witness { bases, run_dir, seen: seen.clone() }))
         };
@@ -266,14 +271,19 @@ impl Rig {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).last.take()
     }
 
-    /// Runs a function once, and checks the answer; waking and run, ms.
-    fn ask(&self, node: usize, id: SandboxId, load: &Load, seed: u64) -> Result<(f64, f64), OpError> {
+    /// Runs a function once, and checks the answer.
+    fn right(&self, node: usize, id: SandboxId, load: &Load, seed: u64) -> Result<Answer, OpError> {
         let answer = self.nodes[node].run(id, &load.request(seed), soon())?;
         if !load.right(answer.status.into(), &answer.body) {
             let reason = format!("answered {}: {}", answer.status, answer.body);
             return Err(OpError::Sandbox { what: format!("running {}", load.action), reason, gone: false });
         }
-        Ok((ms(answer.wake), ms(answer.run)))
+        Ok(answer)
+    }
+
+    /// The same; waking and run, ms.
+    fn ask(&self, node: usize, id: SandboxId, load: &Load, seed: u64) -> Result<(f64, f64), OpError> {
+        self.right(node, id, load, seed).map(|answer| (ms(answer.wake), ms(answer.run)))
     }
 
     /// A base of the function, on node 0; it stays there.
@@ -362,41 +372,48 @@ impl Rig {
         Ok(())
     }
 
-    /// What the function's starts are compared with; until [`Self::end`] they are there.
+    /// A plain restore of the function, which its starts are compared with.
     ///
     /// # Errors
     /// Whatever step failed.
-    pub fn others(&mut self, load: &Load) -> Result<Others, OpError> {
-        let behind = self.id();
-        self.nodes[2].spawn(behind, &load.action, soon())?;
-        for seed in 0..SETTLED {
-            self.ask(2, behind, load, seed)?;
+    pub fn plain(&self, load: &Load) -> Result<Plain, OpError> {
+        Plain::new(&self.options, load, SETTLED)
+    }
+
+    /// One round of starts that others are compared with, asked as the reduced sandbox of the same round was: on node 2, where pages are pushed behind the
+    /// process, and by CRIU alone.
+    ///
+    /// # Errors
+    /// Whatever step failed.
+    pub fn others_round(&mut self, plain: &Plain, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
+        let id = self.id();
+        let seed = |n: u64| round * 17 + n;
+        self.nodes[2].spawn(id, &load.action, soon())?;
+        for n in 0..=SETTLED {
+            self.ask(2, id, load, seed(n))?;
         }
-        self.nodes[2].reduce(behind, Method::Patches, false, soon())?;
-        let plain = Plain::new(&self.options, load, SETTLED)?;
-        Ok(Others { behind, plain })
-    }
-
-    /// One round of the others, asked as the reduced sandbox of the same round was.
-    ///
-    /// # Errors
-    /// Whatever step failed.
-    pub fn others_round(&mut self, others: &Others, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
-        let seed = round * 17 + SETTLED + 1;
+        self.nodes[2].reduce(id, Method::Patches, false, soon())?;
         let began = Instant::now();
-        self.nodes[2].restore(others.behind, soon())?;
-        self.ask(2, others.behind, load, seed)?;
-        out.behind_answer.push(ms(began.elapsed()));
-        self.nodes[2].reduce(others.behind, Method::Patches, true, soon())?;
-        let (restore, answer) = others.plain.answer(load, seed)?;
-        out.plain_restore.push(ms(restore));
-        out.plain_answer.push(ms(answer));
+        let restored = self.nodes[2].restore(id, soon())?;
+        let answer = self.right(2, id, load, seed(SETTLED + 1))?;
+        let whole = ms(began.elapsed());
+        if round == 0 {
+            out.behind_unknown.push(whole);
+        } else {
+            let Unpacked { read, decode, .. } = restored.unpacked;
+            let took = restored.took;
+            let share = read.as_secs_f64() / (read + decode).as_secs_f64().max(1e-9);
+            out.behind_answer.push(whole);
+            out.behind_start.push(ms(took + answer.waited.whole()));
+            out.behind_read.push(ms(took.mul_f64(share) + answer.waited.read));
+        }
+        self.nodes[2].purge(id);
+        let (restore, answer) = plain.answer(load, seed(SETTLED + 1))?;
+        if round > 0 {
+            out.plain_restore.push(ms(restore));
+            out.plain_answer.push(ms(answer));
+        }
         Ok(())
-    }
-
-    /// Ends the others.
-    pub fn end(&mut self, others: Others) {
-        self.nodes[2].purge(others.behind);
     }
 
     /// One more warm sandbox of the function, on the other node; it stays there.

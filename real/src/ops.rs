@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use medes_engine::dedup::Page;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::Image;
+use medes_engine::dedup::turns::Turns;
 use medes_engine::event::Method;
 use medes_engine::id::SandboxId;
 use medes_engine::units::Bytes;
@@ -77,11 +78,17 @@ pub trait Bases: Send + Sync {
     fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError>;
 
     /// Gives the pages of a packed image back, verified, block after block (number of the first page, pages), from several threads
-    /// at once, in no order.
+    /// at once, in the order that `turns` says.
     ///
     /// # Errors
     /// A base that is gone ([`OpError::BaseLost`]) or a page that is not what went in: the sandbox cannot run.
-    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError>;
+    fn unpack(
+        &self,
+        file: &DedupFile<'_>,
+        turns: &Turns,
+        give: &Give<'_>,
+        deadline: Instant,
+    ) -> Result<Unpacked, OpError>;
 }
 
 /// Takes pages of an image that is being unpacked: number of the first, and the pages.
@@ -103,8 +110,26 @@ pub struct Answer {
     pub body: Arc<str>,
     /// From the call until the request was sent: waking the process.
     pub wake: Duration,
-    /// From then until the answer.
+    /// From then until the answer, without what it waited for its memory.
     pub run: Duration,
+    /// Meanwhile it waited for memory that was still to be pushed.
+    pub waited: Waited,
+}
+
+/// Time in which a process waited for pages of its own, in the proportion in which what was unpacked until then took reading and computing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// For base pages.
+    pub read: Duration,
+    /// For pages made of them.
+    pub decode: Duration,
+}
+
+impl Waited {
+    /// All together.
+    pub fn whole(self) -> Duration {
+        self.read + self.decode
+    }
 }
 
 /// A base's dump.

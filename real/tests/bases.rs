@@ -9,6 +9,7 @@ use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::fingerprint::Fingerprinter;
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{Choose, Coding};
+use medes_engine::dedup::turns::Turns;
 use medes_engine::dedup::{Page, ZERO_PAGE};
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
@@ -110,7 +111,7 @@ fn unpack(agent: &ClusterBases, packed: &Packed) -> Result<(Vec<Page>, Unpacked)
         out.lock().expect("no panic")[first as usize..first as usize + pages.len()].copy_from_slice(pages);
         Ok(())
     };
-    let unpacked = agent.unpack(&file, &give, soon())?;
+    let unpacked = agent.unpack(&file, &Turns::in_order(&file), &give, soon())?;
     Ok((out.into_inner().expect("no panic"), unpacked))
 }
 
@@ -212,15 +213,18 @@ fn a_flipped_bit_or_a_late_call_never_gives_pages() {
             assert!(*pages == image[first as usize..first as usize + pages.len()], "byte {at}");
             Ok(())
         };
-        let _ = agents[1].unpack(&file, &wrong, soon());
+        let _ = agents[1].unpack(&file, &Turns::in_order(&file), &wrong, soon());
     }
     let file = DedupFile::open("packed", &packed.file).expect("a dedup file");
-    let late = agents[1].unpack(&file, &|_, _| Ok(()), Instant::now()).expect_err("late");
+    let late = agents[1].unpack(&file, &Turns::in_order(&file), &|_, _| Ok(()), Instant::now()).expect_err("late");
     assert!(matches!(late, OpError::Late { .. }), "{late}");
     let late = agents[1].pack(&Image::from_pages("image", &image), "f", Method::Patches, Instant::now());
     assert!(matches!(late, Err(OpError::Late { .. })));
     let full = |_: u64, _: &[Page]| Err(OpError::Damaged("no room".into()));
-    assert_eq!(agents[1].unpack(&file, &full, soon()).expect_err("as told").to_string(), "no room");
+    assert_eq!(
+        agents[1].unpack(&file, &Turns::in_order(&file), &full, soon()).expect_err("as told").to_string(),
+        "no room"
+    );
 }
 
 #[test]

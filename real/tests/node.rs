@@ -7,11 +7,14 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use medes_engine::dedup::Page;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::Image;
+use medes_engine::dedup::turns::Turns;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
 use medes_engine::units::Bytes;
@@ -288,8 +291,14 @@ impl Bases for Damaging {
         packed.file[middle] ^= 8;
         Ok(packed)
     }
-    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
-        self.0.unpack(file, give, deadline)
+    fn unpack(
+        &self,
+        file: &DedupFile<'_>,
+        turns: &Turns,
+        give: &Give<'_>,
+        deadline: Instant,
+    ) -> Result<Unpacked, OpError> {
+        self.0.unpack(file, turns, give, deadline)
     }
 }
 
@@ -298,7 +307,7 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
     for nopause in [false, true] {
         let Some(mut options) = options(if nopause { "bit-nopause" } else { "bit" }) else { return };
         with_action(&mut options, "counter", COUNTER);
-        options.nopause = nopause;
+        (options.nopause, options.push) = (nopause, Push::First);
         let run_dir = options.run_dir.clone();
         let sandboxes = start_with(options, Damaging(Near::new(2)));
         let id = id(1);
@@ -318,8 +327,73 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
     sandboxes.spawn(id(1), "counter", soon()).unwrap();
     sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap();
     sandboxes.restore(id(1), soon()).unwrap();
-    let _ = sandboxes.run(id(1), "{}", soon());
+    // An answer is right: it came before anybody needed the page. Where there is none, it is said why.
+    match sandboxes.run(id(1), "{\"value\": {}}", soon()) {
+        Ok(answer) => assert_eq!(answer.status, 200, "{answer:?}"),
+        Err(error) => assert!(matches!(error, OpError::Damaged(_)), "{error}"),
+    }
     assert!(sandboxes.reduce(id(1), Method::Patches, false, soon()).unwrap_err().gone());
+    let error = sandboxes.run(id(1), "{}", soon()).unwrap_err();
+    assert!(error.gone(), "{error}");
+}
+
+/// Bases that note how many pages each unpacking gave.
+struct Counting(Near, Arc<Mutex<Vec<u64>>>);
+
+impl Bases for Counting {
+    fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
+        self.0.register(id, function, image, deadline)
+    }
+    fn withdraw(&self, id: SandboxId) {
+        self.0.withdraw(id);
+    }
+    fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
+        self.0.pack(image, function, method, deadline)
+    }
+    fn unpack(
+        &self,
+        file: &DedupFile<'_>,
+        turns: &Turns,
+        give: &Give<'_>,
+        deadline: Instant,
+    ) -> Result<Unpacked, OpError> {
+        let given = AtomicU64::new(0);
+        let counted = |first: u64, pages: &[Page]| {
+            given.fetch_add(pages.len() as u64, Ordering::Relaxed);
+            give(first, pages)
+        };
+        let done = self.0.unpack(file, turns, &counted, deadline);
+        self.1.lock().unwrap().push(given.into_inner());
+        done
+    }
+}
+
+#[test]
+fn what_a_function_touches_is_learnt_and_there_before_others_of_it_go_on() {
+    let Some(mut options) = options("learn") else { return };
+    with_action(&mut options, "counter", COUNTER);
+    let given = Arc::new(Mutex::new(Vec::new()));
+    let sandboxes = start_with(options, Counting(Near::new(2), given.clone()));
+    for slot in [1, 2] {
+        sandboxes.spawn(id(slot), "counter", soon()).unwrap();
+        assert_eq!(count(&sandboxes, id(slot), "a").0, 1);
+        sandboxes.reduce(id(slot), Method::Patches, false, soon()).unwrap();
+    }
+    // Nothing is known: the process goes on at once. Reduced again, it has all its pages before, and its checkpoint is written back.
+    sandboxes.restore(id(1), soon()).unwrap();
+    assert_eq!(count(&sandboxes, id(1), "b").0, 2);
+    sandboxes.reduce(id(1), Method::Patches, true, soon()).unwrap();
+    let all = given.lock().unwrap()[0];
+    assert_eq!(*given.lock().unwrap(), [all, all]);
+    // Known: a part is there when the other one goes on, and the rest comes behind it.
+    sandboxes.restore(id(2), soon()).unwrap();
+    let part = given.lock().unwrap().get(2).copied().unwrap();
+    assert!(part > 0 && part < all * 3 / 4, "{part} of {all} pages");
+    let answer = sandboxes.run(id(2), "{\"say\": \"b\"}", soon()).unwrap();
+    right(&answer);
+    sandboxes.reduce(id(2), Method::Patches, true, soon()).unwrap();
+    let behind = given.lock().unwrap()[3];
+    assert!(behind >= all && given.lock().unwrap().len() == 5, "{behind} of {all} pages");
 }
 
 #[test]

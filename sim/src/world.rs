@@ -448,12 +448,15 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             Some(r) => (r.base, r.pages_read(), r.decode_time(setup)),
             None => (None, 0.0, Duration::ZERO),
         };
-        let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages));
+        let profile = setup.profile(function);
+        // What the function is not known to touch comes behind it, and nobody waits.
+        let behind = if setup.config.nopause { 1.0 } else { profile.behind.unwrap_or(1.0) };
+        let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages * behind));
         if let Some((_, from)) = base {
             *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
         }
-        let (control, resume) = (laws.control.draw(request.0), laws.resume.draw(request.0));
-        let profile = setup.profile(function);
+        let part = |time: Duration| Duration::from_millis_f64(time.as_millis_f64() * behind);
+        let (control, resume, decode) = (laws.control.draw(request.0), part(laws.resume.draw(request.0)), part(decode));
         let read = read.since(now);
         let mut work = Work::of(control, laws.control_cores) + Work::of(decode, 1.0);
         work = work + Work::of(resume, profile.resume.cores) + Work::waits(read + self.ending(now, node));

@@ -20,6 +20,7 @@ pub mod layout;
 pub mod pack;
 pub mod patch;
 pub mod scan;
+pub mod turns;
 pub mod unpack;
 pub mod vector;
 pub mod zero;

@@ -9,14 +9,15 @@ use std::io;
 use std::ops::DerefMut;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::file::{BLOCK, BaseEntry, DedupFile, Entry, FileError};
 use super::image::Image;
 use super::layout::Recent;
 use super::pack::digest;
 use super::patch::{Codecs, DecodeError, Method, bytediff};
+use super::turns::Turns;
 use super::{Page, ZERO_PAGE, checksum, vector};
 use crate::units::PAGE_BYTES;
 
@@ -249,23 +250,28 @@ struct Worker {
     recent: Recent,
 }
 
-/// The base pages of a block as runs, by base and number.
-fn runs(entries: &[Entry]) -> Vec<Run> {
-    Run::join(entries.iter().filter(|e| e.method.needs_base()).map(|e| e.base).collect())
+/// The base pages of a block, or of some pages of it, as runs, by base and number.
+fn runs(entries: &[Entry], chosen: Option<&[usize]>) -> Vec<Run> {
+    let all = chosen.is_none().then_some(entries).unwrap_or_default().iter();
+    let some = chosen.unwrap_or_default().iter().filter_map(|j| entries.get(*j));
+    Run::join(all.chain(some).filter(|e| e.method.needs_base()).map(|e| e.base).collect())
 }
 
 impl Worker {
-    /// Restores block `i` into `out`, which has its pages.
+    /// Restores block `i`, or the pages of it that are `chosen`, into `out`, which has its pages, and says after how long its base pages were there.
     fn block(
         &mut self,
         file: &DedupFile<'_>,
         bases: &dyn BasePages,
         i: usize,
+        chosen: Option<&[usize]>,
         out: &mut [Page],
-    ) -> Result<(), UnpackError> {
+    ) -> Result<Duration, UnpackError> {
         let first = (i * BLOCK) as u64;
+        let began = Instant::now();
         let (entries, mut patches) = file.block(i)?;
-        let runs = runs(&entries);
+        let runs = runs(&entries, chosen);
+        let mut chosen = chosen.map(|c| c.iter().copied().peekable());
         let fetch = |source| UnpackError::Fetch {
             file: file.name().into(),
             first,
@@ -273,6 +279,7 @@ impl Worker {
             source,
         };
         let fetched = bases.fetch(&runs, &mut self.scratch).map_err(fetch)?;
+        let read = began.elapsed();
         for (j, run) in runs.iter().enumerate() {
             let have = fetched.get(j).map_or(0, |pages| pages.len());
             if have != run.pages as usize {
@@ -286,6 +293,9 @@ impl Worker {
         for (j, (e, page)) in entries.iter().zip(out).enumerate() {
             let patch;
             (patch, patches) = patches.split_at_checked(e.length as usize).unwrap_or((&[], patches));
+            if chosen.as_mut().is_some_and(|c| c.next_if_eq(&j).is_none()) {
+                continue;
+            }
             if e.method == Method::Zero {
                 vector::copy(page, &ZERO_PAGE);
                 continue;
@@ -318,7 +328,7 @@ impl Worker {
                 return Err(wrong(file, number, e));
             }
         }
-        Ok(())
+        Ok(read)
     }
 }
 
@@ -357,14 +367,15 @@ pub fn unpack(
         return Err(UnpackError::Room { file: file.name().into(), pages: file.pages(), room: out.len() as u64 });
     }
     let blocks: Mutex<Vec<(usize, &mut [Page])>> = Mutex::new(out.chunks_mut(BLOCK).enumerate().rev().collect());
-    first_error(threads, |worker| {
+    first_error(threads, |_, worker| {
         let Some((i, pages)) = blocks.lock().unwrap_or_else(PoisonError::into_inner).pop() else { return Ok(None) };
-        worker.block(file, bases, i, pages).map(|()| Some(i)).map_err(|e| (i, e))
+        worker.block(file, bases, i, None, pages).map(|_| Some(i)).map_err(|e| (i, e))
     })
 }
 
-/// Restores all pages and gives each block (number of its first page, its pages) to `give`; several threads call it at once, in no
-/// order.
+/// Restores all pages and gives each block (number of its first page, its pages) to `give`, in the order that `turns` says; several
+/// threads call it at once. One thread more is kept for what is asked for, if `turns` keeps one. Of blocks of which some pages are wanted, adjacent
+/// ones are given together.
 ///
 /// # Errors
 /// The error of the first block that has one, of unpacking or of `give`.
@@ -372,32 +383,43 @@ pub fn unpack_blocks<E: From<UnpackError> + Send>(
     file: &DedupFile<'_>,
     bases: &dyn BasePages,
     threads: usize,
+    turns: &Turns,
     give: impl Fn(u64, &[Page]) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let next = AtomicUsize::new(0);
     let buffers: Mutex<Vec<Vec<Page>>> = Mutex::new(Vec::new());
-    first_error(threads, |worker| {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        if i >= file.blocks() {
-            return Ok(None);
-        }
+    let kept = usize::from(turns.keeps_one());
+    first_error(threads + kept, |thread, worker| {
+        let Some((i, chosen)) = turns.take(thread < kept) else { return Ok(None) };
         let first = (i * BLOCK) as u64;
         let pages = (file.pages() - first).min(BLOCK as u64) as usize;
         let spare = buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = spare.unwrap_or_else(|| vec![ZERO_PAGE; BLOCK]);
-        let done = worker.block(file, bases, i, &mut buffer[..pages]).map_err(E::from);
-        let done = done.and_then(|()| give(first, &buffer[..pages]));
+        let began = Instant::now();
+        let done = worker.block(file, bases, i, chosen.as_deref(), &mut buffer[..pages]).map_err(E::from);
+        let done = done.and_then(|read| {
+            turns.spend(read, began.elapsed().saturating_sub(read));
+            match &chosen {
+                None => give(first, &buffer[..pages]),
+                Some(chosen) => chosen
+                    .chunk_by(|a, b| a + 1 == *b)
+                    .filter_map(|run| Some((*run.first()?, buffer.get(*run.first()?..(*run.last()? + 1).min(pages))?)))
+                    .try_for_each(|(at, pages)| give(first + at as u64, pages)),
+            }
+        });
         buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        if done.is_err() {
+            turns.fail();
+        }
         done.map(|()| Some(i)).map_err(|e| (i, e))
     })
 }
 
-/// Calls `step` from some threads until it has no more (`None`) or fails; of several errors the one of the first block.
+/// Calls `step` from some threads, which it is told the number of, until it has no more (`None`) or fails; of several errors the one of the first block.
 fn first_error<E: Send>(
     threads: usize,
-    step: impl Fn(&mut Worker) -> Result<Option<usize>, (usize, E)> + Sync,
+    step: impl Fn(usize, &mut Worker) -> Result<Option<usize>, (usize, E)> + Sync,
 ) -> Result<(), E> {
-    let run = || {
+    let run = |thread| {
         let mut worker = Worker {
             codecs: Codecs::default(),
             scratch: Scratch::default(),
@@ -405,7 +427,7 @@ fn first_error<E: Send>(
             recent: Recent::default(),
         };
         loop {
-            match step(&mut worker) {
+            match step(thread, &mut worker) {
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
                 Err(e) => return Some(e),
@@ -413,10 +435,11 @@ fn first_error<E: Send>(
         }
     };
     if threads <= 1 {
-        return run().map_or(Ok(()), |(_, e)| Err(e));
+        return run(0).map_or(Ok(()), |(_, e)| Err(e));
     }
     let errors = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let run = &run;
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         threads.into_iter().filter_map(|t| t.join().unwrap_or(None)).collect::<Vec<_>>()
     });
     errors.into_iter().min_by_key(|(i, _)| *i).map_or(Ok(()), |(_, e)| Err(e))
@@ -470,7 +493,7 @@ pub fn unpack_to(file: &DedupFile<'_>, bases: &dyn BasePages, threads: usize, to
         outputs.push((first, first + f.pages, output, path));
         first += f.pages;
     }
-    unpack_blocks(file, bases, threads, |number, pages| -> Result<(), UnpackError> {
+    unpack_blocks(file, bases, threads, &Turns::in_order(file), |number, pages| -> Result<(), UnpackError> {
         let end = number + pages.len() as u64;
         for (first, past, output, path) in &outputs {
             let (from, until) = (number.max(*first), end.min(*past));

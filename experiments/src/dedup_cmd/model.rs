@@ -176,6 +176,7 @@ fn assemble(
             checkpoint: latency(|f| f.checkpoint, round(15.0 + 0.7 * megabytes, 1)),
             restore: latency(|f| f.restore, round(10.0 + 0.6 * megabytes, 1)),
             resume: latency(|f| f.resume, 5.0),
+            behind: known.and_then(|f| f.behind),
             purge: known.map_or(Latency::none(), |f| f.purge),
             control: known.and_then(|f| f.control),
             dump_ratio: 1.0,

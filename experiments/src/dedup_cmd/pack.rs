@@ -8,6 +8,7 @@ use clap::Args;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::{Blob, Image};
 use medes_engine::dedup::pack::{Options, Report};
+use medes_engine::dedup::turns::Turns;
 use medes_engine::dedup::unpack::{LocalBases, UnpackError, unpack_blocks, unpack_to};
 use serde::Serialize;
 
@@ -164,7 +165,7 @@ pub(super) fn verify(args: &VerifyArgs, out: &Output) -> anyhow::Result<()> {
         }
         let started = Instant::now();
         let other = std::sync::Mutex::new(None);
-        unpack_blocks(file, bases, args.threads, |first, pages| {
+        unpack_blocks(file, bases, args.threads, &Turns::in_order(file), |first, pages| {
             if let Some(image) = &against {
                 let differs = (first..).zip(pages).find(|(n, page)| image.page(*n) != Some(*page));
                 if let Some((n, _)) = differs {

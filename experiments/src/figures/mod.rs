@@ -310,7 +310,7 @@ fn prepare(spec: &Spec, args: &FiguresArgs, given: &[String], world: &World, out
     };
     let set: Vec<String> = own.iter().chain(given).cloned().collect();
     let experiment = Experiment::parse(&spec.name, &spec.text, &overrides(set.clone()))?;
-    let (profiles, profile_text) = crate::profiles::load(&experiment.profile)?;
+    let (profiles, profile_text) = crate::profiles::of(&experiment)?;
     let opened = medes_traces::open(&experiment.trace, &experiment.options)
         .with_context(|| format!("trace {}; without --trace the figures have a generated one", experiment.trace))?;
     let (opened, trimmed) = crate::trim(opened, &experiment)?;

@@ -13,6 +13,7 @@ use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{BaseSet, Choose, Coding, Options, pack};
 use medes_engine::dedup::patch::Method;
 use medes_engine::dedup::scan::{ChunkIndex, SIZES, redundancy, sampled};
+use medes_engine::dedup::turns::Turns;
 use medes_engine::dedup::unpack::{LocalBases, UnpackError, unpack_blocks};
 use medes_engine::dedup::{Page, ZERO_PAGE};
 use serde::{Deserialize, Serialize};
@@ -366,7 +367,7 @@ fn deduplicated(
         Ok(())
     })?;
     let rebuild_ms = least(|| {
-        unpack_blocks(&file, &given, 1, |_, pages| {
+        unpack_blocks(&file, &given, 1, &Turns::in_order(&file), |_, pages| {
             std::hint::black_box(pages);
             Ok::<(), UnpackError>(())
         })?;

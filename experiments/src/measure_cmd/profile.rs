@@ -131,6 +131,7 @@ pub fn assemble(
         let modelled = modelled_ms(&set, &profile);
         let rest: Vec<f64> = host.level(&s.restore, &s.restore_host).iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);
+        profile.behind = Some(round(Starts::of(s).behind_of_first()));
         profile.purge = Latency { cores: cores(&s.purge_effort), ..latency(&host.level(&s.purge, &s.restore_host)) };
         set.function[f] = profile;
         rows.push(row(name, s));
@@ -258,9 +259,10 @@ fn row(name: &str, s: &Samples) -> Measured {
         ("base read (packing)", &s.pack_read),
         ("encode", &s.encode),
         ("hold", &s.hold),
-        ("dedup start", &s.restore),
-        ("base read (start, threads added)", &s.base_read),
-        ("patch (start, threads added)", &s.patch),
+        ("dedup start", &s.behind_start),
+        ("dedup start, all pushed first", &s.restore),
+        ("base read (all pushed first, threads added)", &s.base_read),
+        ("patch (all pushed first, threads added)", &s.patch),
         ("purge", &s.purge),
     ];
     let times_ms: BTreeMap<&'static str, Spread> = times.into_iter().map(|(k, v)| (k, Spread::of(v))).collect();

@@ -1,8 +1,7 @@
 //! Cold, warm, plain and dedup starts of one run of `medes measure`, side by side: table, goals, figure, file.
 
-use medes_engine::record::StartSummary;
 use medes_plots::figure::Figure;
-use medes_plots::plan::starts::{self, Row, parts};
+use medes_plots::plan::starts::{self, Row};
 use medes_real::measure::Samples;
 use serde::Serialize;
 
@@ -22,11 +21,16 @@ pub struct Starts {
     cold_start: f64,
     cold_answer: f64,
     warm_answer: f64,
-    /// A dedup start, and in it base page reading, original page computing, sandbox restoration as they follow each other.
+    /// A dedup start by the default way, pages pushed behind the process, and in it base page reading, original page computing, sandbox restoration as they
+    /// follow each other.
     dedup_start: f64,
     dedup_parts: [f64; 3],
     dedup_answer: f64,
-    behind_answer: f64,
+    /// The first of a function on a node, of which it is not known what it touches.
+    unknown_answer: f64,
+    /// All pages pushed first.
+    first_start: f64,
+    first_answer: f64,
     plain_restore: f64,
     plain_answer: f64,
     base_checkpoint: f64,
@@ -39,31 +43,32 @@ impl Starts {
     /// Of what was seen.
     pub fn of(s: &Samples) -> Self {
         let median = |samples: &[f64]| Spread::of(samples).median;
-        let dedup = StartSummary {
-            read_ms: median(&s.base_read),
-            patch_ms: median(&s.patch),
-            resume_ms: median(&s.resume),
-            start_ms: median(&s.restore),
-            ..StartSummary::default()
-        };
-        let [_, read, patch, resume] = parts(&dedup);
+        let (dedup_start, read) = (median(&s.behind_start), median(&s.behind_read));
         let (cold_start, dedup_answer, plain_answer) =
-            (median(&s.cold), median(&s.dedup_answer), median(&s.plain_answer));
+            (median(&s.cold), median(&s.behind_answer), median(&s.plain_answer));
         Self {
             cold_start,
             cold_answer: median(&s.cold_answer),
             warm_answer: median(&s.warm_answer),
-            dedup_start: dedup.start_ms,
-            dedup_parts: [read, patch, resume],
+            dedup_start,
+            // Letting a held process go on takes nothing to speak of.
+            dedup_parts: [read, (dedup_start - read).max(0.0), 0.0],
             dedup_answer,
-            behind_answer: median(&s.behind_answer),
+            unknown_answer: median(&s.behind_unknown),
+            first_start: median(&s.restore),
+            first_answer: median(&s.dedup_answer),
             plain_restore: median(&s.plain_restore),
             plain_answer,
             base_checkpoint: median(&s.base_checkpoint),
             checkpoint: median(&s.checkpoint),
-            dedup_start_of_cold: dedup.start_ms / cold_start,
+            dedup_start_of_cold: dedup_start / cold_start,
             dedup_answer_of_plain: dedup_answer / plain_answer,
         }
+    }
+
+    /// A dedup start, by one whose pages are all pushed first.
+    pub fn behind_of_first(&self) -> f64 {
+        if self.first_start > 0.0 { self.dedup_start / self.first_start } else { 1.0 }
     }
 }
 
@@ -75,12 +80,12 @@ pub fn table(rows: &[Measured]) -> String {
         "dedup start",
         "base read",
         "computing",
-        "restoring",
         "of cold",
         "| to answer: cold",
         "warm",
         "dedup",
-        "behind",
+        "the first",
+        "all pushed",
         "plain restore",
         "of plain",
     ]
@@ -88,17 +93,21 @@ pub fn table(rows: &[Measured]) -> String {
     let number = |v: f64| format!("{v:.1}");
     let line = |r: &Measured| {
         let s = &r.starts;
-        let [read, patch, resume] = s.dedup_parts;
+        let [read, patch, _] = s.dedup_parts;
         let mut cells = vec![r.function.clone()];
-        cells.extend([s.cold_start, s.dedup_start, read, patch, resume].map(number));
+        cells.extend([s.cold_start, s.dedup_start, read, patch].map(number));
         cells.push(format!("{:.2}", s.dedup_start_of_cold));
-        cells.extend([s.cold_answer, s.warm_answer, s.dedup_answer, s.behind_answer, s.plain_answer].map(number));
+        let answers = [s.cold_answer, s.warm_answer, s.dedup_answer, s.unknown_answer, s.first_answer, s.plain_answer];
+        cells.extend(answers.map(number));
         cells.push(format!("{:.2}", s.dedup_answer_of_plain));
         cells
     };
     let mut text = figures(&head, &rows.iter().map(line).collect::<Vec<_>>(), &[]);
-    text.push_str("\n\nms, medians. A start is from the decision until the function can run, to answer is until its first answer came. Dedup: all pages pushed ");
-    text.push_str("into the held process\nbefore it goes on; behind: it goes on at once and pages are pushed behind it (userfaultfd). Plain restore: a whole dump, by CRIU.\n");
+    text.push_str("\n\nms, medians. A start is from the decision until the function can run, with what it waits for pages later; to answer is until its first answer came.\n");
+    text.push_str("Dedup: the process goes on when what its function is known to touch is there, and other pages are pushed behind it (userfaultfd); the first: nothing\n");
+    text.push_str(
+        "was known yet; all pushed: all pages are there before it goes on. Plain restore: a whole dump, by CRIU.\n",
+    );
     for sentence in verdict(rows) {
         text.push_str(&format!("- {sentence}\n"));
     }
@@ -111,13 +120,13 @@ fn verdict(rows: &[Measured]) -> Vec<String> {
         let names: Vec<&str> = rows.iter().filter(|r| bad(&r.starts)).map(|r| r.function.as_str()).collect();
         if names.is_empty() { "met by all".to_owned() } else { format!("missed by {}", names.join(", ")) }
     };
-    let first = rows.iter().filter(|r| r.starts.dedup_answer <= r.starts.behind_answer).count();
+    let behind = rows.iter().filter(|r| r.starts.dedup_answer <= r.starts.first_answer).count();
     let sum = |pick: fn(&Starts) -> f64| rows.iter().map(|r| pick(&r.starts)).sum::<f64>();
-    let (eager, lazy) = (sum(|s| s.dedup_answer), sum(|s| s.behind_answer));
-    let (better, wins, less, more) = if eager <= lazy {
-        ("pages pushed first", first, eager, lazy)
+    let (lazy, eager) = (sum(|s| s.dedup_answer), sum(|s| s.first_answer));
+    let (better, wins, less, more) = if lazy <= eager {
+        ("pages pushed behind", behind, lazy, eager)
     } else {
-        ("pages pushed behind", rows.len() - first, lazy, eager)
+        ("pages pushed first", rows.len() - behind, eager, lazy)
     };
     vec![
         format!(
@@ -129,8 +138,7 @@ fn verdict(rows: &[Measured]) -> Vec<String> {
             missed(&|s| s.dedup_answer > OF_PLAIN * s.plain_answer)
         ),
         format!(
-            "sooner at the first answer, over all: {better} ({less:.0} against {more:.0} ms, the sooner for {wins} of {} functions); the default is first: \
-             nothing runs before all pages are verified, and a start is a time of its own",
+            "sooner at the first answer, over all: {better} ({less:.0} against {more:.0} ms, the sooner for {wins} of {} functions); the default is behind",
             rows.len()
         ),
     ]
@@ -147,7 +155,7 @@ pub fn figure(rows: &[Measured], origin: &str) -> Figure {
         "A dedup start in its parts, and the cold start".into(),
         format!(
             "Medians, without controller. Base pages read over TCP from another node of the machine; reading and computing go on in several threads \
-             and share the time that both took; restoration lets a held process go on. {origin}."
+             and share the time until a held process goes on, and what it waits for pages later. {origin}."
         ),
         &rows.iter().map(row).collect::<Vec<_>>(),
     )
@@ -195,15 +203,14 @@ mod tests {
 
     use super::*;
 
-    fn measured(cold: f64, dedup: f64, behind: f64, plain: f64) -> Measured {
+    fn measured(cold: f64, dedup: f64, first: f64, plain: f64) -> Measured {
         let samples = Samples {
             cold: vec![cold],
-            restore: vec![dedup],
-            base_read: vec![3.0 * dedup],
-            patch: vec![dedup],
-            resume: vec![0.0],
-            dedup_answer: vec![dedup],
-            behind_answer: vec![behind],
+            restore: vec![first],
+            dedup_answer: vec![first],
+            behind_start: vec![dedup],
+            behind_read: vec![0.75 * dedup],
+            behind_answer: vec![dedup],
             plain_answer: vec![plain],
             ..Samples::default()
         };
@@ -224,14 +231,14 @@ mod tests {
         assert!(
             cold.contains("met by all")
                 && plain.contains("met by all")
-                && way.contains("behind (40 against 50 ms, the sooner for 1 of 1"),
+                && way.contains("first (40 against 50 ms, the sooner for 1 of 1"),
             "{cold} {plain} {way}"
         );
         let [cold, plain, way] = <[String; 3]>::try_from(verdict(&[measured(100.0, 50.1, 60.0, 38.0)])).unwrap();
         assert!(
             cold.contains("missed by f")
                 && plain.contains("missed by f")
-                && way.contains("first (50 against 60 ms, the sooner for 1 of 1")
+                && way.contains("behind (50 against 60 ms, the sooner for 1 of 1")
         );
         // A start that is short anyway.
         assert!(verdict(&[measured(80.0, 79.0, 80.0, 80.0)])[0].contains("met by all"));
@@ -241,6 +248,7 @@ mod tests {
     fn parts_share_the_time_of_the_start_and_the_file_has_them() {
         let rows = [measured(100.0, 40.0, 50.0, 60.0)];
         assert_eq!(rows[0].starts.dedup_parts, [30.0, 10.0, 0.0]);
+        assert_eq!(rows[0].starts.behind_of_first(), 0.8);
         let text = String::from_utf8(csv(&rows, "here").unwrap()).unwrap();
         assert!(text.starts_with("# here\nfunction,cold_ms"), "{text}");
         assert!(text.ends_with("40.00,30.00,10.00,0.00\n"), "{text}");

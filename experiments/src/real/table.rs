@@ -1,4 +1,4 @@
-//! The `[real]` table of an experiment file: what only the real world needs to know. The simulator reads `time_scale` alone.
+//! The `[real]` table of an experiment file: what only the real world needs to know. The simulator reads `time_scale` and `push` alone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,9 +41,9 @@ pub struct Table {
 #[serde(rename_all = "kebab-case")]
 pub enum Push {
     /// When all its pages are there.
-    #[default]
     First,
-    /// At once.
+    /// When those are there that the function is known to touch.
+    #[default]
     Behind,
 }
 

@@ -303,6 +303,8 @@ impl World {
             took: us(from.elapsed()),
             resume: us(answer.wake),
             run: us(answer.run),
+            read: us(answer.waited.read),
+            patch: us(answer.waited.decode),
             ..Step::default()
         });
         Ok(())

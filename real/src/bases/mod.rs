@@ -32,6 +32,7 @@ use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{Choose, Coding, Options};
 use medes_engine::dedup::patch;
+use medes_engine::dedup::turns::Turns;
 use medes_engine::event::Method;
 use medes_engine::id::{NodeId, SandboxId};
 use tokio::sync::mpsc;
@@ -189,8 +190,14 @@ impl Bases for ClusterBases {
         self.pack_image(image, function, method, deadline)
     }
 
-    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, deadline: Instant) -> Result<Unpacked, OpError> {
-        self.unpack_file(file, give, deadline)
+    fn unpack(
+        &self,
+        file: &DedupFile<'_>,
+        turns: &Turns,
+        give: &Give<'_>,
+        deadline: Instant,
+    ) -> Result<Unpacked, OpError> {
+        self.unpack_file(file, turns, give, deadline)
     }
 }
 

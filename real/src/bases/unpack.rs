@@ -2,11 +2,13 @@
 //!
 //! Blocks of 256 pages are unpacked by several threads: each reads the base pages of a block in one batch, straight into the transport's memory,
 //! and decodes. With bases on other nodes there are two threads more than processors, so that some blocks are being read while others are being
-//! decoded. The first base that is lost ends all.
+//! decoded. Where the process has most of what it needs it has the processors first: one thread goes on in the background, and one is kept for what the
+//! process waits for. The first base that is lost ends all.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use medes_engine::dedup::file::DedupFile;
+use medes_engine::dedup::turns::Turns;
 use medes_engine::dedup::unpack::{UnpackError, unpack_blocks};
 
 use super::name::BaseName;
@@ -32,27 +34,30 @@ impl ClusterBases {
     pub(super) fn unpack_file(
         &self,
         file: &DedupFile<'_>,
+        turns: &Turns,
         give: &Give<'_>,
         deadline: Instant,
     ) -> Result<Unpacked, OpError> {
         let names = file.manifest().bases.iter().map(|b| b.name.parse::<BaseName>());
         let reader = self.reader(names.collect::<Result<Vec<_>, _>>()?.into_iter(), deadline);
-        let threads = self.settings.threads + if reader.reads_far() { READING } else { 0 };
+        let threads = match turns.keeps_one() {
+            true => 1,
+            false => self.settings.threads + if reader.reads_far() { READING } else { 0 },
+        };
         let threads = threads.clamp(1, file.blocks().max(1));
-        let given = std::sync::atomic::AtomicU64::new(0);
-        let started = Instant::now();
-        let done = unpack_blocks(file, &reader, threads, |first, pages| {
+        let [read_before, decode_before] = turns.spent();
+        let done = unpack_blocks(file, &reader, threads, turns, |first, pages| {
             in_time("unpacking", deadline).map_err(Ended::Give)?;
-            let from = Instant::now();
-            let done = give(first, pages).map_err(Ended::Give);
-            given.fetch_add(from.elapsed().as_nanos() as u64, std::sync::atomic::Ordering::Relaxed);
-            done
+            give(first, pages).map_err(Ended::Give)
         });
-        let whole = started.elapsed() * threads as u32;
         match done {
             Ok(()) => {
-                let (read, given) = (reader.spent(), Duration::from_nanos(given.into_inner()));
-                Ok(Unpacked { read, decode: whole.saturating_sub(read + given), pages: reader.read_pages() })
+                let [read, decode] = turns.spent();
+                Ok(Unpacked {
+                    read: read.saturating_sub(read_before),
+                    decode: decode.saturating_sub(decode_before),
+                    pages: reader.read_pages(),
+                })
             }
             Err(Ended::Give(error)) => Err(error),
             Err(Ended::Unpack(error)) => {

@@ -483,8 +483,9 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         let (run, wake) = (Duration::from_micros(step.run), Duration::from_micros(step.resume));
         let start = at.since(order.chosen).saturating_sub(run);
         let mut parts = order.parts;
-        parts.resume += wake;
-        let there = order.started.unwrap_or(Duration::ZERO) + wake;
+        let [read, patch] = [step.read, step.patch].map(Duration::from_micros);
+        (parts.read, parts.patch, parts.resume) = (parts.read + read, parts.patch + patch, parts.resume + wake);
+        let there = order.started.unwrap_or(Duration::ZERO) + wake + read + patch;
         parts.control = start.saturating_sub(there);
         self.parts.insert(request, parts);
         self.tell(at, Input::Finished { sandbox: order.sandbox, start });

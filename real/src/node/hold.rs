@@ -5,16 +5,18 @@
 //! stopped (SIGSTOP), its private memory missing but for the few pages that the kernel touched on the way (restartable sequences, signal frames), which
 //! are served from the checkpoint. On a request the pages are pushed in, block after block as they are decoded and verified, from several threads; then
 //! the descriptors are closed, so that pages of zeros, which are not pushed at all, read as such, and the process goes on. No fault is ever
-//! served from anything but verified pages. Nothing runs before the last page is there, unless [`super::moving`] follows a process that does.
+//! served from anything but verified pages. Nothing runs before the last page is there, unless [`super::filling`] follows a process that does.
 //!
 //! Private mappings of files cannot be missing: CRIU fills their changed pages (relocated data of libraries) at once, and a held process has them.
 
 use std::fs;
 use std::io::{self, IoSliceMut, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use medes_engine::dedup::Page;
@@ -55,6 +57,8 @@ pub struct Held {
     tasks: Vec<Arc<Task>>,
     /// By page number.
     spans: Vec<Span>,
+    /// Positions of spans, by process and address.
+    places: Vec<usize>,
 }
 
 /// The page server, before CRIU runs.
@@ -154,7 +158,7 @@ impl Server {
             };
             match done {
                 Ok(()) => drop(waiting.pop()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
                 Err(e) => return Err(e),
             }
         }
@@ -195,38 +199,65 @@ fn held(root: i32, tasks: Vec<(u32, Missing)>, image: &Image) -> Held {
         }
     }
     spans.sort_by_key(|s| s.first);
-    let task = |(origin, (_, missing))| Arc::new(Task { origin, missing, changes: RwLock::default() });
-    Held { root, tasks: tasks.into_iter().enumerate().map(task).collect(), spans }
+    let mut places: Vec<usize> = (0..spans.len()).collect();
+    places.sort_by_key(|i| (spans[*i].task, spans[*i].address));
+    let task = |(origin, (_, missing))| Arc::new(Task::restored(origin, missing));
+    Held { root, tasks: tasks.into_iter().enumerate().map(task).collect(), spans, places }
 }
 
 impl Held {
     /// Puts pages of the image, from number `first` on, where they belong; those that are not missing are left out. From any number of threads.
+    /// Pages of zeros read as such when the descriptors are closed; with `zeros` they are there at once.
     ///
     /// # Errors
     /// The process is gone or there is no memory.
-    pub fn push(&self, first: u64, pages: &[Page]) -> io::Result<()> {
-        self.push_to(&self.tasks, first, pages)
+    pub fn push(&self, first: u64, pages: &[Page], zeros: bool) -> io::Result<()> {
+        self.tasks.iter().try_for_each(|task| self.put(task, first, pages, zeros, &thread::yield_now))
     }
 
-    /// [`Self::push`] to some processes.
-    pub(super) fn push_to(&self, tasks: &[Arc<Task>], first: u64, pages: &[Page]) -> io::Result<()> {
+    /// [`Self::push`] to one process, without zeros; `wait` as in [`Task::fill`].
+    pub(super) fn push_to(&self, task: &Task, first: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {
+        self.put(task, first, pages, false, wait)
+    }
+
+    fn put(&self, task: &Task, first: u64, pages: &[Page], zeros: bool, wait: &dyn Fn()) -> io::Result<()> {
         let end = first + pages.len() as u64;
         let from = self.spans.partition_point(|s| s.first + s.pages <= first);
-        for span in self.spans.iter().skip(from).take_while(|s| s.first < end) {
+        let spans = self.spans.iter().skip(from).take_while(|s| s.first < end).filter(|s| s.task == task.origin);
+        for span in spans {
             let (start, stop) = (span.first.max(first), (span.first + span.pages).min(end));
             let slice = pages.get((start - first) as usize..(stop - first) as usize).unwrap_or_default();
-            for task in tasks.iter().filter(|t| t.origin == span.task) {
-                let mut address = span.address + (start - span.first) * PAGE;
-                // Pages of zeros read as such when the descriptor is closed.
-                for run in slice.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
-                    if run.first().is_some_and(|p| !is_zero(p)) {
-                        task.fill(address, run)?;
-                    }
-                    address += run.len() as u64 * PAGE;
+            let mut address = span.address + (start - span.first) * PAGE;
+            for run in slice.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+                let next = address + run.len() as u64 * PAGE;
+                if run.first().is_some_and(|p| !is_zero(p)) {
+                    task.fill(address, run, wait)?;
+                } else if zeros {
+                    (address..next).step_by(PAGE as usize).for_each(|at| task.zero(at));
                 }
+                address = next;
             }
         }
         Ok(())
+    }
+
+    /// Number of the page of the image that belongs at an address of a restored process.
+    pub(super) fn page_at(&self, task: usize, address: u64) -> Option<u64> {
+        let after =
+            self.places.partition_point(|i| self.spans.get(*i).is_some_and(|s| (s.task, s.address) <= (task, address)));
+        let span = self.spans.get(*self.places.get(after.checked_sub(1)?)?)?;
+        let page = address.checked_sub(span.address)? / PAGE;
+        (span.task == task && page < span.pages).then_some(span.first + page)
+    }
+
+    /// Where pages of the image belong: process, and address.
+    pub(super) fn places(&self, pages: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+        let from = self.spans.partition_point(|s| s.first + s.pages <= pages.start);
+        let end = pages.end;
+        self.spans.iter().skip(from).take_while(move |s| s.first < end).flat_map(move |s| {
+            let (first, past) = (s.first.max(pages.start), (s.first + s.pages).min(end));
+            (first..past).map(|page| (s.task, s.address + (page - s.first) * PAGE))
+        })
     }
 
     /// The processes that were restored.

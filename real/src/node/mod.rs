@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod criu;
+mod filling;
 mod functions;
 mod hold;
 mod http;
@@ -23,6 +24,7 @@ pub mod process;
 mod rebuild;
 pub mod runc;
 mod sandbox;
+mod touched;
 mod uffd;
 
 use std::collections::BTreeMap;
@@ -43,6 +45,7 @@ use self::functions::Functions;
 use self::journal::Made;
 use self::nursery::Nursery;
 use self::sandbox::Sandbox;
+use self::touched::Records;
 use crate::ops::{Answer, Bases, Checkpointed, NodeMemory, OpError, Reduced, Restored, Sandboxes, Started};
 
 pub use cgroup::memory_caps;
@@ -62,6 +65,7 @@ struct Node {
     criu: Result<Criu, OpError>,
     cgroups: Cgroups,
     bases: Arc<dyn Bases>,
+    touched: Records,
 }
 
 /// Sandboxes of one node, as processes of this machine. When dropped, all of them and their folder are gone.
@@ -92,7 +96,7 @@ impl LocalSandboxes {
         if let Err(e) = &criu {
             warn!("sandboxes can run but not be checkpointed: {e}");
         }
-        let node = Arc::new(Node { options, functions, nursery, criu, cgroups, bases });
+        let node = Arc::new(Node { options, functions, nursery, criu, cgroups, bases, touched: Records::default() });
         Ok(Self { node, table: Mutex::default() })
     }
 

@@ -1,28 +1,24 @@
-//! Filling the memory of a process that runs already.
+//! Memory of a process that runs while it is filled.
 //!
-//! While pages come in the background the process may give memory back, move it, or fork. The kernel tells by events, and fills nothing between the
+//! Meanwhile the process may give memory back, move it, or fork. The kernel tells by events, and fills nothing between the
 //! change and the reading of its event. So a process has a list of changes behind a lock: who fills looks up under it where a page's address is now, or that it is gone;
-//! who reads an event adds to it before anybody fills again. A page that was given back must read as zeros and never as what it once was; a
-//! child's missing pages are those of the checkpoint too, and are pushed in another pass. A fault needs no answer: the
-//! page comes, or is a page of zeros and reads as such when the descriptors are closed.
+//! who reads an event adds to it before anybody fills again. A page that was given back must read as zeros and never as what it once was. A
+//! child's missing pages are those of the checkpoint too.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread;
 
 use medes_engine::dedup::Page;
 use medes_engine::dedup::image::PAGE;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use medes_engine::dedup::turns;
 
-use super::hold::Held;
 use super::lock;
 use super::uffd::{Event, Missing};
-use crate::ops::{Give, OpError};
 
-/// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
-const LOOK: u8 = 2;
+/// Pages that come together.
+pub const PIECE: u64 = turns::PIECE as u64;
 
 /// What became of some addresses.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +29,17 @@ pub enum Change {
     Moved(u64, u64, u64),
 }
 
+/// Which pages of the image a process has, and where it waits.
+#[derive(Clone, Debug, Default)]
+struct Served {
+    /// All pages of these pieces are there that are not zeros.
+    come: BTreeSet<u64>,
+    /// Addresses where it waits, and the pages.
+    waiting: Vec<(u64, u64)>,
+    /// Addresses where it waits and nobody has looked yet.
+    faults: Vec<u64>,
+}
+
 /// A process with missing memory.
 #[derive(Debug)]
 pub struct Task {
@@ -40,8 +47,11 @@ pub struct Task {
     pub origin: usize,
     /// The memory.
     pub missing: Missing,
+    /// It was forked by one that was restored, and may end at any time.
+    child: bool,
     /// In order.
-    pub changes: RwLock<Vec<Change>>,
+    changes: RwLock<Vec<Change>>,
+    served: Mutex<Served>,
 }
 
 /// Where an address of the checkpoint is after some changes; `None` if it is gone.
@@ -53,23 +63,33 @@ fn follow(changes: &[Change], address: u64) -> Option<u64> {
     })
 }
 
-/// Whether an address has something of the checkpoint still.
-fn has(changes: &[Change], address: u64) -> bool {
-    let back = changes.iter().rev().try_fold(address, |at, change| match *change {
+/// Where in the checkpoint was what is at an address now; `None` if nothing is of the checkpoint there.
+fn origin(changes: &[Change], address: u64) -> Option<u64> {
+    changes.iter().rev().try_fold(address, |at, change| match *change {
         Change::Gone(start, end) if (start..end).contains(&at) => None,
         Change::Moved(from, to, length) if (to..to.saturating_add(length)).contains(&at) => Some(at - to + from),
         Change::Moved(from, _, length) if (from..from.saturating_add(length)).contains(&at) => None,
         _ => Some(at),
-    });
-    back.is_some()
+    })
 }
 
 impl Task {
-    /// Fills pages of the checkpoint that were adjacent at `address`, wherever they are now.
+    /// One that CRIU has restored.
+    pub fn restored(origin: usize, missing: Missing) -> Self {
+        Self { origin, missing, child: false, changes: RwLock::default(), served: Mutex::default() }
+    }
+
+    /// Where in the checkpoint was what is at an address now.
+    pub fn origin_of(&self, address: u64) -> Option<u64> {
+        origin(&self.changes.read().unwrap_or_else(PoisonError::into_inner), address)
+    }
+
+    /// Fills pages of the checkpoint that were adjacent at `address`, wherever they are now. Where the kernel is amid a change, `wait` is called until its
+    /// event has been read.
     ///
     /// # Errors
-    /// As [`Missing::fill`], but that a change is waited for.
-    pub fn fill(&self, address: u64, pages: &[Page]) -> io::Result<()> {
+    /// As [`Missing::fill`], but that a change is waited for, and that a child may end.
+    pub fn fill(&self, address: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {
         let mut rest = pages;
         while !rest.is_empty() {
             let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
@@ -83,84 +103,79 @@ impl Task {
             drop(changes);
             match done {
                 Ok(()) => rest = later,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait(),
+                Err(_) if self.child => return Ok(()),
                 Err(e) => return Err(e),
             }
         }
         Ok(())
     }
 
-    /// Reads events until there are none; children are added to `born`.
-    fn listen(&self, born: &Mutex<Vec<Arc<Task>>>) -> io::Result<()> {
-        loop {
-            let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
-            match self.missing.event()? {
-                None => return Ok(()),
-                Some(Event::Fault(address)) => {
-                    if !has(&changes, address) {
-                        match self.missing.zero(address) {
-                            // Whoever waits asks again once the change is through.
-                            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-                            _ => {}
-                        }
-                    }
-                }
-                Some(Event::Gone { start, end }) => changes.push(Change::Gone(start, end)),
-                Some(Event::Moved { from, to, length }) => changes.push(Change::Moved(from, to, length)),
-                Some(Event::Fork(missing)) => {
-                    let changes = RwLock::new(changes.clone());
-                    lock(born).push(Arc::new(Self { origin: self.origin, missing, changes }));
+    /// Whoever waits at an address has zeros, unless there is something by now.
+    pub fn zero(&self, address: u64) {
+        // Any other error: the address is no memory any more, or the process is gone.
+        if self.missing.zero(address).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+            lock(&self.served).faults.push(address);
+        }
+    }
+
+    /// Somebody waits at an address for a page. `false`: that is there already, or zeros.
+    pub fn wait(&self, address: u64, page: u64) -> bool {
+        let mut served = lock(&self.served);
+        let waits = !served.come.contains(&(page / PIECE));
+        if waits {
+            served.waiting.push((address, page));
+        }
+        waits
+    }
+
+    /// All of some pieces is there that is not zeros: whoever still waits for a page of them waits for zeros. How many waited.
+    pub fn came(&self, pages: Range<u64>) -> usize {
+        let mut served = lock(&self.served);
+        served.come.extend(pages.clone().step_by(PIECE as usize).map(|page| page / PIECE));
+        let (here, others): (Vec<_>, Vec<_>) = served.waiting.drain(..).partition(|(_, page)| pages.contains(page));
+        served.waiting = others;
+        drop(served);
+        here.iter().for_each(|(address, _)| self.zero(*address));
+        here.len()
+    }
+
+    /// Whether [`Self::came`] was said of all these pages.
+    pub fn has(&self, pages: Range<u64>) -> bool {
+        let served = lock(&self.served);
+        pages.step_by(PIECE as usize).all(|page| served.come.contains(&(page / PIECE)))
+    }
+
+    /// Pages that are waited for.
+    pub fn wanted(&self) -> Vec<u64> {
+        lock(&self.served).waiting.iter().map(|(_, page)| *page).collect()
+    }
+
+    /// Takes the addresses at which somebody waits and nobody has looked yet.
+    pub fn faults(&self) -> Vec<u64> {
+        std::mem::take(&mut lock(&self.served).faults)
+    }
+
+    /// Reads events until there are none; gives the children.
+    pub fn listen(&self) -> Vec<Arc<Self>> {
+        let mut born = Vec::new();
+        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        // A process that ended has nothing more to say; who fills it finds out.
+        while let Ok(Some(event)) = self.missing.event() {
+            match event {
+                Event::Fault(address) => lock(&self.served).faults.push(address),
+                Event::Gone { start, end } => changes.push(Change::Gone(start, end)),
+                Event::Moved { from, to, length } => changes.push(Change::Moved(from, to, length)),
+                Event::Fork(missing) => {
+                    // Nothing was filled since it was born: the kernel waited for this to be read, and who fills waits for the lock.
+                    let served = Served { come: lock(&self.served).come.clone(), ..Served::default() };
+                    let (changes, served) = (RwLock::new(changes.clone()), Mutex::new(served));
+                    born.push(Arc::new(Self { origin: self.origin, missing, child: true, changes, served }));
                 }
             }
         }
+        born
     }
-}
-
-/// Fills a tree that runs: `unpack` is called with what takes the pages, once for the tree and once more for whatever was forked meanwhile.
-///
-/// # Errors
-/// Of `unpack`, or of a process that ended too soon.
-pub fn fill(held: &Held, unpack: &dyn Fn(&Give<'_>) -> Result<(), OpError>) -> Result<(), OpError> {
-    let all = Mutex::new(held.tasks().to_vec());
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
-                let tasks = lock(&all).clone();
-                let mut fds: Vec<PollFd> =
-                    tasks.iter().map(|t| PollFd::new(t.missing.as_fd(), PollFlags::POLLIN)).collect();
-                if poll(&mut fds, PollTimeout::from(LOOK)).is_ok() {
-                    for task in &tasks {
-                        // A process that ended has nothing more to say; who fills it finds out.
-                        let _ = task.listen(&all);
-                    }
-                }
-            }
-        });
-        let mut from = 0;
-        let result = loop {
-            let tasks = lock(&all).get(from..).unwrap_or_default().to_vec();
-            if tasks.is_empty() {
-                break Ok(());
-            }
-            let children = from > 0;
-            let put = |first: u64, pages: &[Page]| match held.push_to(&tasks, first, pages) {
-                // A child may end at any time.
-                Err(_) if children => Ok(()),
-                done => done.map_err(|e| OpError::Sandbox {
-                    what: "filling memory".into(),
-                    reason: e.to_string(),
-                    gone: true,
-                }),
-            };
-            if let Err(e) = unpack(&put) {
-                break Err(e);
-            }
-            from += tasks.len();
-        };
-        done.store(true, Ordering::Release);
-        result
-    })
 }
 
 #[cfg(test)]
@@ -175,8 +190,9 @@ mod tests {
         assert_eq!(follow(&changes, 0x2000), None);
         assert_eq!(follow(&changes, 0x9000), None);
         assert_eq!(follow(&changes, 0x5000), Some(0x5000));
-        for (address, has_some) in [(0x9000, true), (0xa000, false), (0x1000, false), (0x2000, false), (0x5000, true)] {
-            assert_eq!(has(&changes, address), has_some, "{address:#x}");
+        let was = [(0x9000, Some(0x1000)), (0xa000, None), (0x1000, None), (0x2000, None), (0x5000, Some(0x5000))];
+        for (address, was) in was {
+            assert_eq!(origin(&changes, address), was, "{address:#x}");
         }
     }
 }

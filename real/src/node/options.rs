@@ -10,9 +10,10 @@ use medes_engine::units::Bytes;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Push {
     /// When all its pages are there.
-    #[default]
     First,
-    /// At once; pages come in the background, and whoever touches one that is not there yet waits for it.
+    /// When those are there that the function is known to touch; the others come in the background, and whoever touches one that is not there yet waits
+    /// for it.
+    #[default]
     Behind,
 }
 
@@ -53,7 +54,7 @@ impl NodeOptions {
             functions: BTreeMap::new(),
             criu: named("MEDES_CRIU", "/opt/medes/criu/bin/criu"),
             nopause: false,
-            push: Push::First,
+            push: Push::default(),
             fresh: false,
             sandbox_memory: None,
             randomize: false,

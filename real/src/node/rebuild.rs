@@ -8,6 +8,7 @@ use std::time::Instant;
 use medes_engine::dedup::Page;
 use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::PAGE;
+use medes_engine::dedup::turns::Turns;
 
 use crate::ops::{Bases, OpError, Unpacked};
 
@@ -43,5 +44,5 @@ pub fn rebuild(bases: &dyn Bases, file: &DedupFile<'_>, folder: &Path, deadline:
         }
         Ok(())
     };
-    bases.unpack(file, &give, deadline)
+    bases.unpack(file, &Turns::in_order(file), &give, deadline)
 }

@@ -379,7 +379,7 @@ impl Sandboxes for Containers {
         let (status, body) = sent.answer(deadline).map_err(|e| broken(&what, e))?;
         let run = began.elapsed().saturating_sub(wake);
         group.freeze(true);
-        Ok(Answer { status, body: body.into(), wake, run })
+        Ok(Answer { status, body: body.into(), wake, run, ..Answer::default() })
     }
 
     fn checkpoint(&self, id: SandboxId, deadline: Instant) -> Result<Checkpointed, OpError> {

@@ -1,7 +1,7 @@
 //! One sandbox, in each of its states.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64};
@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::image::Image;
 use medes_engine::event::Method;
 use medes_engine::id::SandboxId;
@@ -19,13 +18,15 @@ use tracing::warn;
 
 use super::cgroup::Cgroup;
 use super::criu::{self, Kind, Options, Purpose};
-use super::hold::{Held, Server};
+use super::filling::Behind;
+use super::hold::Held;
 use super::http::{self, HttpError};
 use super::journal::{self, Made};
 use super::nursery::{self, Birth};
-use super::rebuild::rebuild;
-use super::{Node, Push, folder_of, lock, moving, process};
-use crate::ops::{Answer, Checkpointed, Give, OpError, Packed, Reduced, Restored, Unpacked};
+use super::{Node, folder_of, lock, process};
+use crate::ops::{Answer, Checkpointed, OpError, Packed, Reduced, Waited};
+
+mod restoring;
 
 /// Between two looks at whether a runner listens.
 const LOOK: Duration = Duration::from_micros(500);
@@ -61,8 +62,14 @@ enum Body {
 struct State {
     body: Body,
     packed: Option<Arc<Packed>>,
-    /// Fills the memory of a process that runs already; kills it if it cannot.
-    filling: Option<JoinHandle<()>>,
+    filling: Option<Filling>,
+}
+
+/// Fills the memory of a process that runs already; kills it if it cannot.
+#[derive(Debug)]
+struct Filling {
+    thread: JoinHandle<()>,
+    behind: Arc<Behind>,
 }
 
 /// A sandbox.
@@ -156,6 +163,9 @@ impl Sandbox {
 
     /// Why a request was not answered.
     fn broken(&self, what: &str, error: HttpError) -> OpError {
+        if let Some(why) = lock(&self.state).filling.as_ref().and_then(|f| f.behind.failure()) {
+            return why;
+        }
         match error {
             HttpError::Late => OpError::Late { what: what.into() },
             other if process::runs(self.gauge.root.load(Relaxed)) => failed(what, other.to_string(), true),
@@ -201,13 +211,19 @@ impl Sandbox {
         let what = format!("running {}", self.function);
         let (root, pause) = self.warm(&what)?;
         let body = format!("{{\"value\":{arguments}}}");
+        let filling = lock(&self.state).filling.as_ref().map(|f| f.behind.clone());
+        let before = filling.as_ref().map(|f| f.waits.sum());
         self.wake(root, pause);
         let sent = http::send(&self.socket, "/run", &body, deadline).map_err(|e| self.broken(&what, e))?;
         let wake = began.elapsed();
         let (status, body) = sent.answer(deadline).map_err(|e| self.broken(&what, e))?;
         let run = began.elapsed().saturating_sub(wake);
         self.pause(root);
-        Ok(Answer { status, body: body.into(), wake, run })
+        let waited = filling.map_or_else(Waited::default, |f| {
+            f.turns.release();
+            f.waits.split((f.waits.sum() - before.unwrap_or_default()).min(run))
+        });
+        Ok(Answer { status, body: body.into(), wake, run: run - waited.whole(), waited })
     }
 
     /// Where checkpoints are written while they are needed.
@@ -328,135 +344,18 @@ impl Sandbox {
         Ok(out)
     }
 
-    /// Restores a process up to where its memory would be filled.
-    fn hold(&self, node: &Node, deadline: Instant) -> Result<Held, OpError> {
-        const WHAT: &str = "holding";
-        let criu = node.criu.as_ref().map_err(Clone::clone)?;
-        let images = self.images();
-        if !images.exists() {
-            self.rebuild(node, &images, deadline)?;
-        }
-        let image = self.open(WHAT)?;
-        let server = Server::new(&images)?;
-        let options = Options { lazy_pages: Some(true), ..self.to_restore() };
-        let purpose = Purpose { what: WHAT, gone: false };
-        let pending = criu.about(&node.nursery, &images, Some(&self.group), Kind::Restore, options, purpose)?;
-        let held = server.serve(pending, &image, deadline)?;
-        self.born(held.root)?;
-        Ok(held)
-    }
-
-    fn to_restore(&self) -> Options {
-        // CRIU binds the socket anew.
-        let _ = fs::remove_file(&self.socket);
-        Options { rst_sibling: Some(true), leave_stopped: Some(true), ..Options::default() }
-    }
-
     fn born(&self, root: i32) -> Result<(), OpError> {
         self.gauge.root.store(root, Relaxed);
         journal::record(&self.folder, &Made::Process(root)).map_err(|e| OpError::io(&self.folder, &e))
     }
 
-    fn rebuild(&self, node: &Node, images: &Path, deadline: Instant) -> Result<Unpacked, OpError> {
-        self.with_file(|file| rebuild(&*node.bases, file, images, deadline))
-    }
-
-    fn with_file<T>(&self, work: impl FnOnce(&DedupFile<'_>) -> Result<T, OpError>) -> Result<T, OpError> {
-        let packed = lock(&self.state).packed.clone().ok_or_else(|| failed("restoring", "it has no image", true))?;
-        let file = DedupFile::open(&format!("image of {}", self.id), &packed.file);
-        work(&file.map_err(|e| OpError::Damaged(e.to_string()))?)
-    }
-
-    /// See [`crate::ops::Sandboxes::restore`].
-    pub fn restore(self: &Arc<Self>, node: &Arc<Node>, deadline: Instant) -> Result<Restored, OpError> {
-        let began = Instant::now();
-        let body = std::mem::replace(&mut lock(&self.state).body, Body::Lost);
-        let held = match body {
-            Body::Reduced { held } => held,
-            warm => {
-                lock(&self.state).body = warm;
-                return Err(failed("restoring", format!("sandbox {} is not reduced", self.id), false));
-            }
-        };
-        let result = match held {
-            Some(held) if process::runs(held.root) => match node.options.push {
-                Push::First => self.push(node, held, deadline),
-                Push::Behind => self.push_behind(node, held, deadline),
-            },
-            _ => self.restore_whole(node, deadline),
-        };
-        match result {
-            Ok((root, mut restored)) => {
-                lock(&self.state).body = Body::Warm { root, pause: Pause::Stopped };
-                restored.took = began.elapsed();
-                Ok(restored)
-            }
-            Err(e) => {
-                let _ = fs::remove_dir_all(self.images());
-                self.lose();
-                Err(e)
-            }
-        }
-    }
-
-    /// Pushes the pages into a held process.
-    fn push(&self, node: &Node, held: Held, deadline: Instant) -> Result<(i32, Restored), OpError> {
-        let put = |first: u64, pages: &[medes_engine::dedup::Page]| {
-            held.push(first, pages).map_err(|e| failed("filling memory", e.to_string(), true))
-        };
-        let unpacked = self.with_file(|file| node.bases.unpack(file, &put, deadline))?;
-        let began = Instant::now();
-        let root = held.let_go();
-        Ok((root, Restored { unpacked, resume: began.elapsed(), ..Restored::default() }))
-    }
-
-    /// Lets the process go on and pushes its pages behind it. A page that cannot be had ends the process: nobody gets past it.
-    fn push_behind(
-        self: &Arc<Self>,
-        node: &Arc<Node>,
-        held: Held,
-        deadline: Instant,
-    ) -> Result<(i32, Restored), OpError> {
-        let root = held.root;
-        let (sandbox, node) = (self.clone(), node.clone());
-        let fill = move || {
-            let unpack = |put: &Give<'_>| sandbox.with_file(|file| node.bases.unpack(file, put, deadline)).map(|_| ());
-            if let Err(e) = moving::fill(&held, &unpack) {
-                warn!("sandbox {} ends, as its memory cannot be filled: {e}", sandbox.id);
-                // Before the descriptors are closed: what is missing would read as zeros.
-                sandbox.processes(root).into_iter().for_each(|p| process::signal(p, Signal::SIGKILL));
-                process::end(root);
-            }
-            held.let_go();
-        };
-        let thread = thread::Builder::new().name("filling".into()).spawn(fill);
-        lock(&self.state).filling = Some(thread.map_err(|e| failed("restoring", e.to_string(), true))?);
-        Ok((root, Restored::default()))
-    }
-
     /// Waits until all memory is there.
     fn settle(&self) {
         let filling = lock(&self.state).filling.take();
-        if let Some(thread) = filling {
-            let _ = thread.join();
+        if let Some(filling) = filling {
+            filling.behind.turns.release();
+            let _ = filling.thread.join();
         }
-    }
-
-    /// Writes the checkpoint back and restores it.
-    fn restore_whole(&self, node: &Node, deadline: Instant) -> Result<(i32, Restored), OpError> {
-        let criu = node.criu.as_ref().map_err(Clone::clone)?;
-        let images = self.images();
-        let unpacked = self.rebuild(node, &images, deadline)?;
-        let began = Instant::now();
-        let purpose = Purpose { what: "restoring", gone: true };
-        let response = criu
-            .about(&node.nursery, &images, Some(&self.group), Kind::Restore, self.to_restore(), purpose)?
-            .finish(deadline)?;
-        let root = response.restore.map_or(0, |r| r.pid);
-        self.born(root)?;
-        let resume = began.elapsed();
-        let _ = fs::remove_dir_all(&images);
-        Ok((root, Restored { unpacked, resume, ..Restored::default() }))
     }
 
     /// Ends the first process, and with it all others.
@@ -490,6 +389,7 @@ impl Sandbox {
     pub fn purge(&self, node: &Node) {
         self.give_up(node);
         self.lose();
+        node.touched.forget(&self.id.to_string());
         self.group.remove();
         if let Err(e) = journal::undo(&self.folder) {
             warn!("the folder of sandbox {} stays: {e}", self.id);

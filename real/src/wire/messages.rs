@@ -193,13 +193,13 @@ pub struct Step {
     /// Waking, or the resumption of a restored process, or CRIU's part of a checkpoint.
     #[prost(uint64, tag = "9")]
     pub resume: u64,
-    /// The function's run.
+    /// The function's run, without what it waited for its memory.
     #[prost(uint64, tag = "10")]
     pub run: u64,
-    /// Reading base pages.
+    /// Reading base pages; of a run, waiting for them.
     #[prost(uint64, tag = "11")]
     pub read: u64,
-    /// Computing pages from patches, or patches from pages.
+    /// Computing pages from patches, or patches from pages; of a run, waiting for that.
     #[prost(uint64, tag = "12")]
     pub patch: u64,
     /// Fingerprints.

@@ -8,6 +8,7 @@ use medes_engine::dedup::file::DedupFile;
 use medes_engine::dedup::fingerprint::{Fingerprinter, HashKind, Sampling};
 use medes_engine::dedup::image::Image;
 use medes_engine::dedup::pack::{BaseSet, Options, pack};
+use medes_engine::dedup::turns::Turns;
 use medes_engine::dedup::unpack::{LocalBases, UnpackError, unpack_blocks};
 use medes_engine::event::Method;
 use medes_engine::id::SandboxId;
@@ -52,7 +53,7 @@ impl Bases for Near {
         Ok(Packed { file: packed.file, bases, times: PackTimes::default() })
     }
 
-    fn unpack(&self, file: &DedupFile<'_>, give: &Give<'_>, _: Instant) -> Result<Unpacked, OpError> {
+    fn unpack(&self, file: &DedupFile<'_>, turns: &Turns, give: &Give<'_>, _: Instant) -> Result<Unpacked, OpError> {
         let sets: Vec<Set> = self.bases.lock().unwrap().values().cloned().collect();
         let wanted =
             |digest| sets.iter().flat_map(|s| s.1.bases()).find(|b| b.digest == digest).and_then(|b| b.image());
@@ -60,7 +61,7 @@ impl Bases for Near {
         let id = SandboxId { generation: 0, slot: 0 };
         let images = images.ok_or_else(|| OpError::BaseLost { base: id, reason: "it was withdrawn".into() })?;
         let failure = Mutex::new(None);
-        let done = unpack_blocks(file, &LocalBases::new(&images), self.options.threads, |first, pages| {
+        let done = unpack_blocks(file, &LocalBases::new(&images), self.options.threads, turns, |first, pages| {
             give(first, pages).map_err(|e| {
                 *failure.lock().unwrap() = Some(e);
                 let source = std::io::Error::other("not taken");

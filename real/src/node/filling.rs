@@ -1,0 +1,277 @@
+//! Filling a tree that runs already.
+//!
+//! What the function is known to touch is there. A page that somebody waits for all the same comes at once, with those beside it, and the others in the
+//! background once the first request is answered. Of a function of which nothing is known all blocks of pages come as fast as they can, those first that somebody
+//! waits for; they are kept here, and of them the process is given only what it asks for, so that it is learnt what that is. Its memory is no
+//! larger for it, but for what it has asked for: the pages are here instead of there.
+//!
+//! A fault at an address that the checkpoint has nothing at is answered with zeros at once, and so is one at a page of zeros that has come: such pages are not
+//! pushed. A child gets the pages that come while it is there, and in another pass the others that its parent did not have when it was born.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use medes_engine::dedup::Page;
+use medes_engine::dedup::file::{BLOCK, DedupFile};
+use medes_engine::dedup::turns::Turns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::hold::Held;
+use super::lock;
+use super::moving::{PIECE, Task};
+use super::touched::Touched;
+use crate::ops::{Give, OpError, Waited};
+
+/// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
+const LOOK: u8 = 2;
+/// For so long at most the function has the processors to itself before pages come that it does not wait for.
+const ALONE: Duration = Duration::from_millis(500);
+
+/// How long processes waited for their pages: from the first that waits until nobody does.
+#[derive(Debug, Default)]
+pub struct Waits(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    now: usize,
+    since: Option<Instant>,
+    sum: Duration,
+    /// Reading and computing of all that has come.
+    spent: [Duration; 2],
+}
+
+impl Waits {
+    fn begin(&self) {
+        let mut w = lock(&self.0);
+        w.now += 1;
+        w.since.get_or_insert_with(Instant::now);
+    }
+
+    fn end(&self, count: usize) {
+        let mut w = lock(&self.0);
+        w.now = w.now.saturating_sub(count);
+        if w.now == 0 {
+            let waited = w.since.take().map_or(Duration::ZERO, |s| s.elapsed());
+            w.sum += waited;
+        }
+    }
+
+    fn spent(&self, spent: [Duration; 2]) {
+        lock(&self.0).spent = spent;
+    }
+
+    /// Until now.
+    pub fn sum(&self) -> Duration {
+        let w = lock(&self.0);
+        w.sum + w.since.map_or(Duration::ZERO, |s| s.elapsed())
+    }
+
+    /// Time waited, as reading and computing.
+    pub fn split(&self, waited: Duration) -> Waited {
+        let [read, decode] = lock(&self.0).spent.map(|d| d.as_secs_f64());
+        let read = if read > 0.0 { waited.mul_f64(read / (read + decode)) } else { Duration::ZERO };
+        Waited { read, decode: waited.saturating_sub(read) }
+    }
+}
+
+/// What the filling of a tree and whoever uses the tree have in common.
+#[derive(Debug)]
+pub struct Behind {
+    /// What is still to be unpacked.
+    pub turns: Turns,
+    /// How long was waited.
+    pub waits: Waits,
+    failure: Mutex<Option<OpError>>,
+}
+
+impl Behind {
+    /// With `known` what the function touches is there.
+    pub fn new(file: &DedupFile<'_>, known: bool) -> Self {
+        let turns = if known { Turns::on_demand(file, ALONE) } else { Turns::in_order(file) };
+        turns.hold(ALONE);
+        Self { turns, waits: Waits::default(), failure: Mutex::default() }
+    }
+
+    /// The tree is about to be ended, as it cannot be filled.
+    pub fn fail(&self, why: OpError) {
+        *lock(&self.failure) = Some(why);
+    }
+
+    /// Why it was ended.
+    pub fn failure(&self) -> Option<OpError> {
+        lock(&self.failure).clone()
+    }
+}
+
+/// A tree that is filled.
+struct Filler<'a> {
+    held: &'a Held,
+    behind: &'a Behind,
+    tasks: Mutex<Vec<Arc<Task>>>,
+    /// Blocks of which processes are given what they ask for; `None` where everything is given.
+    kept: Option<Mutex<BTreeMap<u64, Vec<Page>>>>,
+    seen: Mutex<Touched>,
+}
+
+/// Pages of the file that begin a piece, and a block.
+fn starts(page: u64) -> (u64, u64) {
+    (page / PIECE * PIECE, page / BLOCK as u64 * BLOCK as u64)
+}
+
+impl Filler<'_> {
+    fn tasks(&self) -> Vec<Arc<Task>> {
+        lock(&self.tasks).clone()
+    }
+
+    /// Reads what a process tells.
+    fn hear(&self, task: &Task) {
+        let born = task.listen();
+        lock(&self.tasks).extend(born);
+    }
+
+    /// Listens to all processes until it is `done`.
+    fn listen(&self, done: &AtomicBool) {
+        while !done.load(Ordering::Acquire) {
+            let tasks = self.tasks();
+            let mut fds: Vec<PollFd> =
+                tasks.iter().map(|t| PollFd::new(t.missing.as_fd(), PollFlags::POLLIN)).collect();
+            let _ = poll(&mut fds, PollTimeout::from(LOOK));
+            for task in &tasks {
+                self.hear(task);
+                task.faults().into_iter().for_each(|address| self.fault(task, address));
+            }
+        }
+    }
+
+    /// Somebody waits at an address.
+    fn fault(&self, task: &Task, address: u64) {
+        let at = task.origin_of(address);
+        let Some(page) = at.and_then(|at| self.held.page_at(task.origin, at)) else { return task.zero(address) };
+        let (piece, _) = starts(page);
+        lock(&self.seen).extend(self.held.places(piece..piece + PIECE));
+        self.behind.waits.begin();
+        if task.wait(address, page) {
+            self.behind.turns.ask(page);
+            // This thread must not wait for itself. A process that cannot be filled has ended; whoever fills it with the rest finds out.
+            let _ = self.give_kept(task, page, &|| self.hear(task));
+        } else {
+            task.zero(address);
+            self.behind.waits.end(1);
+        }
+    }
+
+    /// Gives a process the piece of a page, if that is kept.
+    fn give_kept(&self, task: &Task, page: u64, wait: &dyn Fn()) -> io::Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let (piece, block) = starts(page);
+        let pages = lock(kept).get(&block).map(|pages| {
+            let at = (piece - block) as usize;
+            pages.get(at..(at + PIECE as usize).min(pages.len())).unwrap_or_default().to_vec()
+        });
+        pages.map_or(Ok(()), |pages| self.give_to(task, piece, &pages, wait))
+    }
+
+    fn give_to(&self, task: &Task, first: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {
+        self.held.push_to(task, first, pages, wait)?;
+        self.behind.waits.end(task.came(first..first + pages.len() as u64));
+        Ok(())
+    }
+
+    /// Takes pages that have come: whole pieces.
+    fn take(&self, first: u64, pages: &[Page]) -> io::Result<()> {
+        let tasks = self.tasks();
+        let Some(kept) = &self.kept else {
+            return tasks.iter().try_for_each(|task| self.give_to(task, first, pages, &thread::yield_now));
+        };
+        // Before looking who waits: whoever comes to wait later looks here.
+        lock(kept).insert(first, pages.to_vec());
+        let end = first + pages.len() as u64;
+        for task in tasks {
+            for page in task.wanted().into_iter().filter(|page| (first..end).contains(page)) {
+                self.give_kept(&task, page, &thread::yield_now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all processes all that is kept.
+    fn give_all(&self) -> io::Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        self.behind.turns.wait();
+        while let Some((first, pages)) = { lock(kept).first_key_value().map(|(first, pages)| (*first, pages.clone())) }
+        {
+            self.tasks().iter().try_for_each(|task| self.give_to(task, first, &pages, &thread::yield_now))?;
+            lock(kept).remove(&first);
+        }
+        Ok(())
+    }
+}
+
+/// Fills a tree that runs from an image: `unpack` is called for all of it, and again if something was forked meanwhile that lacks pages. Gives what
+/// was waited for. `known` as in [`Behind::new`].
+///
+/// # Errors
+/// Of `unpack`, or of a process that ended too soon.
+pub fn fill(
+    held: &Held,
+    file: &DedupFile<'_>,
+    behind: &Behind,
+    known: bool,
+    unpack: &dyn Fn(&Turns, &Give<'_>) -> Result<(), OpError>,
+) -> Result<Touched, OpError> {
+    let tasks = Mutex::new(held.tasks().to_vec());
+    let kept = (!known).then(Mutex::default);
+    let filler = Filler { held, behind, tasks, kept, seen: Mutex::default() };
+    let done = AtomicBool::new(false);
+    let failed = |e: io::Error| OpError::Sandbox { what: "filling memory".into(), reason: e.to_string(), gone: true };
+    let put = |first: u64, pages: &[Page]| {
+        behind.waits.spent(behind.turns.spent());
+        filler.take(first, pages).map_err(failed)
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| filler.listen(&done));
+        let result = loop {
+            if let Err(e) = unpack(&behind.turns, &put).and_then(|()| filler.give_all().map_err(failed)) {
+                break Err(e);
+            }
+            let tasks = filler.tasks();
+            let lacks = |block: usize| {
+                let first = (block * BLOCK) as u64;
+                tasks.iter().any(|t| !t.has(first..(first + BLOCK as u64).min(file.pages())))
+            };
+            if !(0..file.blocks()).any(lacks) {
+                break Ok(());
+            }
+            behind.turns.again(file, lacks);
+            tasks.iter().flat_map(|t| t.wanted()).for_each(|page| behind.turns.ask(page));
+        };
+        done.store(true, Ordering::Release);
+        result
+    })?;
+    Ok(filler.seen.into_inner().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_waited_once_however_many_wait() {
+        let waits = Waits::default();
+        waits.begin();
+        waits.begin();
+        waits.end(1);
+        assert!(lock(&waits.0).since.is_some());
+        waits.end(1);
+        let sum = waits.sum();
+        assert!(lock(&waits.0).since.is_none() && waits.sum() == sum);
+        waits.spent([Duration::from_millis(30), Duration::from_millis(10)]);
+        let split = waits.split(Duration::from_millis(8));
+        assert_eq!((split.read, split.decode), (Duration::from_millis(6), Duration::from_millis(2)));
+    }
+}
