@@ -1,8 +1,8 @@
 //! In which order the blocks of a dedup file are unpacked.
 //!
-//! Whoever unpacks a whole image takes its blocks one after the other. Where the image is in use while its pages come in, somebody may wait for a page and
-//! ask for it. If what will be asked for is not known, its block is taken next. If most of it is there already, the page comes
-//! at once with the few beside it: one thread is kept for that, which has nothing else under way, and the others are held back until the user is served.
+//! Whoever unpacks a whole image takes its blocks one after the other. Where most of what is needed of an image is there and it is in use while the rest comes,
+//! somebody may wait for a page and ask for it. It comes at once with the few beside it: one thread is kept for that, which has nothing else under way, and
+//! the others are held back until the user is served.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,17 @@ use std::time::{Duration, Instant};
 
 use super::file::{BLOCK, DedupFile};
 
+/// The clock. Nothing that is decided or simulated comes here: pages are unpacked for machines, whose time is the only one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "times of real work on real memory, which decide nothing but how long to wait"
+)]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
 /// Pages that come together when one of them is asked for.
-pub const PIECE: usize = 4;
+pub const PIECE: usize = 8;
 
 #[derive(Debug, Default)]
 struct State {
@@ -23,7 +32,7 @@ struct State {
     count: usize,
     /// No block before this one is left.
     next: usize,
-    /// Pieces, or blocks, that somebody waits for, the latest last.
+    /// Pieces that somebody waits for, the latest last.
     asked: Vec<usize>,
     /// All pieces that were ever asked for.
     known: BTreeSet<usize>,
@@ -53,7 +62,7 @@ impl Turns {
         turns
     }
 
-    /// One block after the other; one that is asked for comes next.
+    /// One block after the other.
     pub fn in_order(file: &DedupFile<'_>) -> Self {
         Self::new(file.blocks(), false)
     }
@@ -61,13 +70,8 @@ impl Turns {
     /// What is asked for alone, for so long or until [`Self::release`]; then one block after the other as well.
     pub fn on_demand(file: &DedupFile<'_>, held: Duration) -> Self {
         let turns = Self::new(file.blocks(), true);
-        turns.hold(held);
+        turns.state().held = Some(now() + held);
         turns
-    }
-
-    /// From now on [`Self::wait`] waits, for so long at most.
-    pub fn hold(&self, time: Duration) {
-        self.state().held = Some(Instant::now() + time);
     }
 
     /// Waits until [`Self::release`], or until the time is over.
@@ -76,7 +80,7 @@ impl Turns {
     }
 
     fn released<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        while let Some(rest) = state.held.and_then(|until| until.checked_duration_since(Instant::now())) {
+        while let Some(rest) = state.held.and_then(|until| until.checked_duration_since(now())) {
             state = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
         state
@@ -129,7 +133,7 @@ impl Turns {
         let mut state = self.state();
         let (block, piece) = (Self::block_of(page), page as usize / PIECE);
         if state.left.get(block) == Some(&true) && state.known.insert(piece) {
-            state.asked.push(if self.kept { piece } else { block });
+            state.asked.push(piece);
             self.changed.notify_all();
         }
     }
@@ -145,18 +149,12 @@ impl Turns {
         Some((block, self.chosen(block).map(Cow::Borrowed)))
     }
 
-    /// A block that is asked for, else the first that is left.
+    /// The first block that is left.
     fn take_block(&self) -> Option<usize> {
-        let mut state = self.state();
-        if self.kept {
-            state = self.released(state);
-        }
-        let block = state.asked(self.kept).or_else(|| {
-            let from = state.next;
-            let block = from + state.left.get(from..)?.iter().position(|left| *left)?;
-            state.next = block + 1;
-            Some(block)
-        })?;
+        let mut state = self.released(self.state());
+        let from = state.next;
+        let block = from + state.left.get(from..)?.iter().position(|left| *left)?;
+        state.next = block + 1;
         if let Some(left) = state.left.get_mut(block) {
             *left = false;
         }
@@ -202,18 +200,6 @@ impl Turns {
     }
 }
 
-impl State {
-    /// The latest block that was asked for and is left; none where pieces are asked for.
-    fn asked(&mut self, pieces: bool) -> Option<usize> {
-        while let Some(block) = if pieces { None } else { self.asked.pop() } {
-            if self.left.get(block) == Some(&true) {
-                return Some(block);
-            }
-        }
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,19 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_asked_for_is_next() {
-        let t = Turns::new(5, false);
-        assert_eq!(t.take_block(), Some(0));
-        for page in [BLOCK * 3 + 7, BLOCK * 2, BLOCK * 3 + 8, 5, BLOCK * 77] {
-            t.ask(page as u64);
-        }
-        assert_eq!(std::iter::from_fn(|| t.take_block()).collect::<Vec<_>>(), [3, 2, 1, 4]);
-    }
-
-    #[test]
     fn blocks_are_held_back() {
         let t = Turns::new(2, true);
-        t.hold(Duration::from_secs(3600));
+        t.state().held = Some(now() + Duration::from_secs(3600));
         std::thread::scope(|scope| {
             let blocks = scope.spawn(|| t.take(false).map(|(block, _)| block));
             t.ask(0);
@@ -266,7 +242,7 @@ mod tests {
             t.release();
             assert!(blocks.join().is_ok_and(|block| block == Some(0)));
         });
-        t.hold(Duration::from_millis(2));
+        t.state().held = Some(now() + Duration::from_millis(2));
         assert!(t.take(false).is_some());
     }
 

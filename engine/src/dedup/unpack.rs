@@ -10,14 +10,14 @@ use std::ops::DerefMut;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::file::{BLOCK, BaseEntry, DedupFile, Entry, FileError};
 use super::image::Image;
 use super::layout::Recent;
 use super::pack::digest;
 use super::patch::{Codecs, DecodeError, Method, bytediff};
-use super::turns::Turns;
+use super::turns::{Turns, now};
 use super::{Page, ZERO_PAGE, checksum, vector};
 use crate::units::PAGE_BYTES;
 
@@ -252,9 +252,11 @@ struct Worker {
 
 /// The base pages of a block, or of some pages of it, as runs, by base and number.
 fn runs(entries: &[Entry], chosen: Option<&[usize]>) -> Vec<Run> {
-    let all = chosen.is_none().then_some(entries).unwrap_or_default().iter();
-    let some = chosen.unwrap_or_default().iter().filter_map(|j| entries.get(*j));
-    Run::join(all.chain(some).filter(|e| e.method.needs_base()).map(|e| e.base).collect())
+    let base = |e: &Entry| e.method.needs_base().then_some(e.base);
+    Run::join(match chosen {
+        None => entries.iter().filter_map(base).collect(),
+        Some(chosen) => chosen.iter().filter_map(|j| entries.get(*j).and_then(base)).collect(),
+    })
 }
 
 impl Worker {
@@ -268,7 +270,7 @@ impl Worker {
         out: &mut [Page],
     ) -> Result<Duration, UnpackError> {
         let first = (i * BLOCK) as u64;
-        let began = Instant::now();
+        let began = now();
         let (entries, mut patches) = file.block(i)?;
         let runs = runs(&entries, chosen);
         let mut chosen = chosen.map(|c| c.iter().copied().peekable());
@@ -394,7 +396,7 @@ pub fn unpack_blocks<E: From<UnpackError> + Send>(
         let pages = (file.pages() - first).min(BLOCK as u64) as usize;
         let spare = buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = spare.unwrap_or_else(|| vec![ZERO_PAGE; BLOCK]);
-        let began = Instant::now();
+        let began = now();
         let done = worker.block(file, bases, i, chosen.as_deref(), &mut buffer[..pages]).map_err(E::from);
         let done = done.and_then(|read| {
             turns.spend(read, began.elapsed().saturating_sub(read));

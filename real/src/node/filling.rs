@@ -1,9 +1,9 @@
 //! Filling a tree that runs already.
 //!
 //! What the function is known to touch is there. A page that somebody waits for all the same comes at once, with those beside it, and the others in the
-//! background once the first request is answered. Of a function of which nothing is known all blocks of pages come as fast as they can, those first that somebody
-//! waits for; they are kept here, and of them the process is given only what it asks for, so that it is learnt what that is. Its memory is no
-//! larger for it, but for what it has asked for: the pages are here instead of there.
+//! background once the first request is answered. Of a function of which nothing is known all pages were made before it went on; they are kept here, and the
+//! process is given only what it asks for, so that it is learnt what that is. Its memory is no larger for it, but for what it has asked for: the
+//! pages are here instead of there.
 //!
 //! A fault at an address that the checkpoint has nothing at is answered with zeros at once, and so is one at a page of zeros that has come: such pages are not
 //! pushed. A child gets the pages that come while it is there, and in another pass the others that its parent did not have when it was born.
@@ -61,7 +61,8 @@ impl Waits {
         }
     }
 
-    fn spent(&self, spent: [Duration; 2]) {
+    /// What was unpacked until now took so long, reading and computing.
+    pub fn spent(&self, spent: [Duration; 2]) {
         lock(&self.0).spent = spent;
     }
 
@@ -86,15 +87,23 @@ pub struct Behind {
     pub turns: Turns,
     /// How long was waited.
     pub waits: Waits,
+    /// What was waited for.
+    seen: Mutex<Touched>,
+    /// Pages of the image.
+    pub pages: u64,
     failure: Mutex<Option<OpError>>,
 }
 
 impl Behind {
-    /// With `known` what the function touches is there.
-    pub fn new(file: &DedupFile<'_>, known: bool) -> Self {
-        let turns = if known { Turns::on_demand(file, ALONE) } else { Turns::in_order(file) };
-        turns.hold(ALONE);
-        Self { turns, waits: Waits::default(), failure: Mutex::default() }
+    /// Nothing comes that is not waited for until [`Turns::release`], or for [`ALONE`].
+    pub fn new(file: &DedupFile<'_>) -> Self {
+        let turns = Turns::on_demand(file, ALONE);
+        Self { turns, waits: Waits::default(), seen: Mutex::default(), pages: file.pages(), failure: Mutex::default() }
+    }
+
+    /// What was waited for since this was last asked.
+    pub fn seen(&self) -> Touched {
+        std::mem::take(&mut *lock(&self.seen))
     }
 
     /// The tree is about to be ended, as it cannot be filled.
@@ -108,14 +117,16 @@ impl Behind {
     }
 }
 
+/// Pages of an image by the number of the first, in whole blocks.
+pub type Kept = Mutex<BTreeMap<u64, Vec<Page>>>;
+
 /// A tree that is filled.
 struct Filler<'a> {
     held: &'a Held,
     behind: &'a Behind,
     tasks: Mutex<Vec<Arc<Task>>>,
-    /// Blocks of which processes are given what they ask for; `None` where everything is given.
-    kept: Option<Mutex<BTreeMap<u64, Vec<Page>>>>,
-    seen: Mutex<Touched>,
+    /// All pages, if it is not known what is touched.
+    kept: Option<&'a Kept>,
 }
 
 /// Pages of the file that begin a piece, and a block.
@@ -153,7 +164,7 @@ impl Filler<'_> {
         let at = task.origin_of(address);
         let Some(page) = at.and_then(|at| self.held.page_at(task.origin, at)) else { return task.zero(address) };
         let (piece, _) = starts(page);
-        lock(&self.seen).extend(self.held.places(piece..piece + PIECE));
+        lock(&self.behind.seen).extend(self.held.places(piece..piece + PIECE));
         self.behind.waits.begin();
         if task.wait(address, page) {
             self.behind.turns.ask(page);
@@ -167,7 +178,7 @@ impl Filler<'_> {
 
     /// Gives a process the piece of a page, if that is kept.
     fn give_kept(&self, task: &Task, page: u64, wait: &dyn Fn()) -> io::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Some(kept) = self.kept else { return Ok(()) };
         let (piece, block) = starts(page);
         let pages = lock(kept).get(&block).map(|pages| {
             let at = (piece - block) as usize;
@@ -182,38 +193,25 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Takes pages that have come: whole pieces.
-    fn take(&self, first: u64, pages: &[Page]) -> io::Result<()> {
-        let tasks = self.tasks();
-        let Some(kept) = &self.kept else {
-            return tasks.iter().try_for_each(|task| self.give_to(task, first, pages, &thread::yield_now));
-        };
-        // Before looking who waits: whoever comes to wait later looks here.
-        lock(kept).insert(first, pages.to_vec());
-        let end = first + pages.len() as u64;
-        for task in tasks {
-            for page in task.wanted().into_iter().filter(|page| (first..end).contains(page)) {
-                self.give_kept(&task, page, &thread::yield_now)?;
-            }
-        }
-        Ok(())
+    /// Gives all processes pages that have come: whole pieces.
+    fn give(&self, first: u64, pages: &[Page]) -> io::Result<()> {
+        self.tasks().iter().try_for_each(|task| self.give_to(task, first, pages, &thread::yield_now))
     }
 
-    /// Gives all processes all that is kept.
-    fn give_all(&self) -> io::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+    /// Gives all processes what is kept, once the request is answered.
+    fn give_all(&self, kept: &Kept) -> io::Result<()> {
         self.behind.turns.wait();
         while let Some((first, pages)) = { lock(kept).first_key_value().map(|(first, pages)| (*first, pages.clone())) }
         {
-            self.tasks().iter().try_for_each(|task| self.give_to(task, first, &pages, &thread::yield_now))?;
+            self.give(first, &pages)?;
             lock(kept).remove(&first);
         }
         Ok(())
     }
 }
 
-/// Fills a tree that runs from an image: `unpack` is called for all of it, and again if something was forked meanwhile that lacks pages. Gives what
-/// was waited for. `known` as in [`Behind::new`].
+/// Fills a tree that runs from all its pages, if they are `kept`, else from an image: `unpack` is called for what is missing, and again if something was
+/// forked meanwhile that lacks pages.
 ///
 /// # Errors
 /// Of `unpack`, or of a process that ended too soon.
@@ -221,39 +219,38 @@ pub fn fill(
     held: &Held,
     file: &DedupFile<'_>,
     behind: &Behind,
-    known: bool,
+    kept: Option<&Kept>,
     unpack: &dyn Fn(&Turns, &Give<'_>) -> Result<(), OpError>,
-) -> Result<Touched, OpError> {
-    let tasks = Mutex::new(held.tasks().to_vec());
-    let kept = (!known).then(Mutex::default);
-    let filler = Filler { held, behind, tasks, kept, seen: Mutex::default() };
+) -> Result<(), OpError> {
+    let filler = Filler { held, behind, tasks: Mutex::new(held.tasks().to_vec()), kept };
     let done = AtomicBool::new(false);
     let failed = |e: io::Error| OpError::Sandbox { what: "filling memory".into(), reason: e.to_string(), gone: true };
     let put = |first: u64, pages: &[Page]| {
         behind.waits.spent(behind.turns.spent());
-        filler.take(first, pages).map_err(failed)
+        filler.give(first, pages).map_err(failed)
     };
     thread::scope(|scope| {
         scope.spawn(|| filler.listen(&done));
-        let result = loop {
-            if let Err(e) = unpack(&behind.turns, &put).and_then(|()| filler.give_all().map_err(failed)) {
-                break Err(e);
-            }
+        let mut result = match kept {
+            Some(kept) => filler.give_all(kept).map_err(failed),
+            None => unpack(&behind.turns, &put),
+        };
+        while result.is_ok() {
             let tasks = filler.tasks();
             let lacks = |block: usize| {
                 let first = (block * BLOCK) as u64;
                 tasks.iter().any(|t| !t.has(first..(first + BLOCK as u64).min(file.pages())))
             };
             if !(0..file.blocks()).any(lacks) {
-                break Ok(());
+                break;
             }
             behind.turns.again(file, lacks);
             tasks.iter().flat_map(|t| t.wanted()).for_each(|page| behind.turns.ask(page));
-        };
+            result = unpack(&behind.turns, &put);
+        }
         done.store(true, Ordering::Release);
         result
-    })?;
-    Ok(filler.seen.into_inner().unwrap_or_default())
+    })
 }
 
 #[cfg(test)]

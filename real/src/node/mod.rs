@@ -184,7 +184,7 @@ impl Sandboxes for LocalSandboxes {
     }
 
     fn run(&self, id: SandboxId, arguments: &str, deadline: Instant) -> Result<Answer, OpError> {
-        self.find(id, "running")?.run(arguments, deadline)
+        self.find(id, "running")?.run(&self.node, arguments, deadline)
     }
 
     fn checkpoint(&self, id: SandboxId, deadline: Instant) -> Result<Checkpointed, OpError> {

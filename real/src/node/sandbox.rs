@@ -206,7 +206,7 @@ impl Sandbox {
     }
 
     /// See [`crate::ops::Sandboxes::run`].
-    pub fn run(&self, arguments: &str, deadline: Instant) -> Result<Answer, OpError> {
+    pub fn run(&self, node: &Node, arguments: &str, deadline: Instant) -> Result<Answer, OpError> {
         let began = Instant::now();
         let what = format!("running {}", self.function);
         let (root, pause) = self.warm(&what)?;
@@ -221,6 +221,8 @@ impl Sandbox {
         self.pause(root);
         let waited = filling.map_or_else(Waited::default, |f| {
             f.turns.release();
+            // Of a request that was answered: what one that fails touches says little.
+            node.touched.add(&self.record(node), &f.seen(), f.pages);
             f.waits.split((f.waits.sum() - before.unwrap_or_default()).min(run))
         });
         Ok(Answer { status, body: body.into(), wake, run: run - waited.whole(), waited })
@@ -306,6 +308,10 @@ impl Sandbox {
         const WHAT: &str = "reducing";
         let (root, _) = self.warm(WHAT)?;
         self.settle();
+        if !process::runs(root) {
+            self.lose();
+            return Err(failed(WHAT, "its process has ended", true));
+        }
         let mut out = Reduced::default();
         let keep = again && !node.options.fresh && lock(&self.state).packed.is_some();
         if !keep {

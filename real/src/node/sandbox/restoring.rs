@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tracing::warn;
 
 use super::super::criu::{Kind, Options, Purpose};
-use super::super::filling::{self, Behind};
+use super::super::filling::{self, Behind, Kept};
 use super::super::hold::{Held, Server};
 use super::super::rebuild::rebuild;
 use super::super::{Node, Push, lock, process};
@@ -100,12 +100,12 @@ impl Sandbox {
     }
 
     /// Whose record of what is touched is this sandbox's.
-    fn record(&self, node: &Node) -> String {
+    pub(super) fn record(&self, node: &Node) -> String {
         if node.options.randomize { self.id.to_string() } else { self.function.clone() }
     }
 
-    /// Pushes what the function is known to touch, lets the process go on and pushes its other pages behind it. A page that cannot be had ends the
-    /// process: nobody gets past it.
+    /// Pushes what the function is known to touch, or makes all pages ready; then lets the process go on and pushes its other pages behind it. A page that
+    /// cannot be had ends the process: nobody gets past it.
     fn push_behind(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -114,23 +114,31 @@ impl Sandbox {
     ) -> Result<(i32, Restored), OpError> {
         let root = held.root;
         let record = self.record(node);
-        let (behind, known, mut unpacked) = self.with_file(|file| {
-            let known = node.touched.of(&record);
-            let behind = Arc::new(Behind::new(file, known.is_some()));
-            let Some(known) = known else { return Ok((behind, false, Unpacked::default())) };
-            let put = |first: u64, pages: &[Page]| {
-                held.push(first, pages, true).map_err(|e| failed("filling memory", e.to_string(), true))
+        let known = node.touched.of(&record);
+        let kept = known.is_none().then(Kept::default);
+        let (behind, mut unpacked) = self.with_file(|file| {
+            let put = |first: u64, pages: &[Page]| match &kept {
+                Some(kept) => {
+                    lock(kept).insert(first, pages.to_vec());
+                    Ok(())
+                }
+                None => held.push(first, pages, true).map_err(|e| failed("filling memory", e.to_string(), true)),
             };
-            let pages = known.pages(|process, at| held.page_at(process, at));
-            Ok((behind, true, node.bases.unpack(file, &Turns::these(file, &pages), &put, deadline)?))
+            let turns = match &known {
+                Some(known) => Turns::these(file, &known.pages(|process, at| held.page_at(process, at))),
+                None => Turns::in_order(file),
+            };
+            let unpacked = node.bases.unpack(file, &turns, &put, deadline)?;
+            let behind = Behind::new(file);
+            // What is waited for of pages that are kept is neither read nor computed any more: it counts as the making of them did.
+            behind.waits.spent(turns.spent());
+            Ok((Arc::new(behind), unpacked))
         })?;
         let (sandbox, node, told) = (self.clone(), node.clone(), behind.clone());
         let fill = move || {
             let filled = sandbox.with_file(|file| {
                 let unpack = |turns: &Turns, put: &Give<'_>| node.bases.unpack(file, turns, put, deadline).map(|_| ());
-                let seen = filling::fill(&held, file, &told, known, &unpack)?;
-                node.touched.add(&record, &seen, file.pages());
-                Ok(())
+                filling::fill(&held, file, &told, kept.as_ref(), &unpack)
             });
             if let Err(e) = filled {
                 warn!("sandbox {} ends, as its memory cannot be filled: {e}", sandbox.id);
@@ -140,6 +148,7 @@ impl Sandbox {
                 process::end(root);
             }
             held.let_go();
+            drop(kept);
             memory::give_back();
         };
         let thread = thread::Builder::new().name("filling".into()).spawn(fill);
