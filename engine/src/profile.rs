@@ -76,12 +76,10 @@ pub struct FunctionProfile {
     /// Own run time, ms: the mean.
     pub exec_ms: f64,
     /// The percentiles 0, 1, 25, 50, 75, 99 and 100 of its runs, ms, where they are known; without them all take `exec_ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_percentiles_ms: Option<[f64; 7]>,
     /// Memory of a warm sandbox, MB.
     pub memory_mb: f64,
     /// Where of its memory is known what sandboxes share: what it takes really changes with what else is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident: Option<Resident>,
     /// What a sandbox has of that while it is created, on average over that time.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -101,13 +99,11 @@ pub struct FunctionProfile {
     /// Resuming a pre-restored process.
     pub resume: Latency,
     /// A dedup start whose pages are pushed behind the process takes so many times one whose pages are all pushed first; without it, as long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<f64>,
     /// Ending a sandbox: what is started, restored or checkpointed on its node meanwhile waits for it. Zero: nobody notices.
     #[serde(default = "Latency::none", skip_serializing_if = "Latency::is_none")]
     pub purge: Latency,
     /// What controller and agent add to a start of this function, where that is known; else [`Costs::control`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Latency>,
     /// Size of a checkpoint relative to the sandbox's memory.
     pub dump_ratio: f64,

@@ -43,7 +43,8 @@ fn a_function_is_measured_and_the_simulator_loads_what_is_written() {
     let report = place.json("measure vanilla --rounds 1 --json --out here.toml --starts starts.csv --figures figures");
     let function = &report["functions"][0];
     let starts = |what: &str| function["starts"][what].as_f64().unwrap();
-    for what in ["cold_answer", "warm_answer", "dedup_answer", "behind_answer", "plain_answer", "dedup_start_of_cold"] {
+    let answers = ["cold_answer", "warm_answer", "dedup_answer", "unknown_answer", "first_answer", "plain_answer"];
+    for what in answers.into_iter().chain(["first_start", "dedup_start_of_cold"]) {
         assert!(starts(what) > 0.0, "{what}: {function}");
     }
     let parts: f64 = function["starts"]["dedup_parts"].as_array().unwrap().iter().filter_map(|p| p.as_f64()).sum();
@@ -53,6 +54,7 @@ fn a_function_is_measured_and_the_simulator_loads_what_is_written() {
     assert!(place.read("figures/dedup_start.png").starts_with(b"\x89PNG"));
     let profile = String::from_utf8(place.read("here.toml")).unwrap();
     assert_eq!(profile.matches("[function.control]").count(), 1, "what controller and agent add to its starts");
+    assert!(profile.contains("\nbehind = "), "{profile}");
     assert_eq!(profile.matches("cores = 0.0").count(), 2, "waiting, of this function and of any other: {profile}");
     let run = "run tiny.toml --set policy=medes --set functions=rank --json --set profile=here.toml";
     assert_eq!(place.json(run)["rows"].as_array().unwrap().len(), 4);
