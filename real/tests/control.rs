@@ -57,13 +57,7 @@ impl Sandboxes for Pretend {
             "authenc" => format!(r#"{{"ok": true, "more": "{}"}}"#, "x".repeat(1 << 20)),
             _ => r#"{"ok": true}"#.to_owned(),
         };
-        Ok(Answer {
-            status: 200,
-            body: body.into(),
-            wake: Duration::ZERO,
-            run: Duration::from_millis(5),
-            ..Answer::default()
-        })
+        Ok(Answer { status: 200, body: body.into(), run: Duration::from_millis(5), ..Answer::default() })
     }
 
     fn checkpoint(&self, id: SandboxId, _: Instant) -> Result<Checkpointed, OpError> {
