@@ -28,7 +28,7 @@ pub trait Sandboxes: Send + Sync {
     /// Wakes a warm sandbox, runs its function with `arguments` (a JSON value) and pauses it.
     ///
     /// # Errors
-    /// No answer by the deadline, or none at all: the caller purges the sandbox. A function's own error (`502`) is an answer.
+    /// No answer by the deadline, or none at all, or memory that was still to come cannot be had: the caller purges the sandbox. A function's own error (`502`) is an answer.
     fn run(&self, id: SandboxId, arguments: &str, deadline: Instant) -> Result<Answer, OpError>;
 
     /// Checkpoints a warm sandbox without ending it, keeps the dump in memory and registers its pages with [`Bases::register`].

@@ -9,8 +9,8 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use medes_engine::event::Method;
@@ -20,7 +20,7 @@ use medes_real::node::{FUNCTIONS, LocalSandboxes, NodeOptions, Push, clean};
 use medes_real::ops::{Answer, Bases, OpError, Sandboxes};
 
 use near::Near;
-use wrapped::{Counting, Damaging};
+use wrapped::Wrapped;
 
 /// A run folder of a test's own, or nothing where these tests cannot run; then a line says how they could.
 fn options(test: &str) -> Option<NodeOptions> {
@@ -281,7 +281,9 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
         with_action(&mut options, "counter", COUNTER);
         (options.nopause, options.push) = (nopause, Push::First);
         let run_dir = options.run_dir.clone();
-        let sandboxes = start_with(options, Damaging(Near::new(2), Arc::new(5.into())));
+        let bases = Wrapped::new(Near::new(2));
+        bases.damage.store(5, Ordering::Relaxed);
+        let sandboxes = start_with(options, bases);
         let id = id(1);
         sandboxes.spawn(id, "counter", soon()).unwrap();
         assert_eq!(count(&sandboxes, id, "a").0, 1);
@@ -294,8 +296,9 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
     // Pushed behind, the damage may be met after the process went on; it ends at the page.
     let Some(mut options) = options("bit-behind") else { return };
     with_action(&mut options, "counter", COUNTER);
-    let damage = Arc::new(AtomicU64::new(0));
-    let sandboxes = start_with(options, Damaging(Near::new(1), damage.clone()));
+    let bases = Wrapped::new(Near::new(1));
+    let damage = bases.damage.clone();
+    let sandboxes = start_with(options, bases);
     let mut went_on = 0;
     for tenths in 0..8 {
         damage.store(tenths, Ordering::Relaxed);
@@ -330,8 +333,9 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
 fn what_a_function_touches_is_learnt_and_there_before_others_of_it_go_on() {
     let Some(mut options) = options("learn") else { return };
     with_action(&mut options, "counter", COUNTER);
-    let given = Arc::new(Mutex::new(Vec::new()));
-    let sandboxes = start_with(options, Counting(Near::new(2), given.clone()));
+    let bases = Wrapped::new(Near::new(2));
+    let given = bases.given.clone();
+    let sandboxes = start_with(options, bases);
     for slot in [1, 2] {
         sandboxes.spawn(id(slot), "counter", soon()).unwrap();
         assert_eq!(count(&sandboxes, id(slot), "a").0, 1);

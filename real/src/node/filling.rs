@@ -118,7 +118,7 @@ impl Behind {
 }
 
 /// Pages of an image by the number of the first, in whole blocks.
-pub type Kept = Mutex<BTreeMap<u64, Vec<Page>>>;
+pub type Kept = Mutex<BTreeMap<u64, Arc<[Page]>>>;
 
 /// A tree that is filled.
 struct Filler<'a> {
@@ -180,11 +180,10 @@ impl Filler<'_> {
     fn give_kept(&self, task: &Task, page: u64, wait: &dyn Fn()) -> io::Result<()> {
         let Some(kept) = self.kept else { return Ok(()) };
         let (piece, block) = starts(page);
-        let pages = lock(kept).get(&block).map(|pages| {
-            let at = (piece - block) as usize;
-            pages.get(at..(at + PIECE as usize).min(pages.len())).unwrap_or_default().to_vec()
-        });
-        pages.map_or(Ok(()), |pages| self.give_to(task, piece, &pages, wait))
+        let Some(pages) = lock(kept).get(&block).cloned() else { return Ok(()) };
+        let at = (piece - block) as usize;
+        let pages = pages.get(at..(at + PIECE as usize).min(pages.len())).unwrap_or_default();
+        self.give_to(task, piece, pages, wait)
     }
 
     fn give_to(&self, task: &Task, first: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {

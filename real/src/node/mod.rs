@@ -8,7 +8,8 @@
 //! The way down: a warm sandbox is paused; [`Sandboxes::reduce`] checkpoints it to tmpfs and leaves it stopped, packs the pages, and only then ends it;
 //! whatever fails before leaves the sandbox warm. Then a process is restored up to where its memory would be filled ([`hold`]). The way up:
 //! [`Sandboxes::restore`] decodes and verifies the pages and pushes them into the held process; without one ([`NodeOptions::nopause`]) it writes them to
-//! the pages files from which CRIU restores. Whatever fails there ends the sandbox, and nothing has run in it.
+//! the pages files from which CRIU restores. Whatever fails there ends the sandbox, and nothing has run in it. Pages that the process is not known to need come
+//! behind it ([`filling`]): what fails then ends it as well, before it gets past the page.
 
 mod cgroup;
 mod criu;

@@ -1,4 +1,4 @@
-//! Bases that do more, or worse, than those they wrap.
+//! Bases that do more, or worse, than those of `near`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,19 +14,31 @@ use medes_real::ops::{Bases, Give, OpError, Packed, Registered, Unpacked};
 
 use super::near::Near;
 
-/// Bases that damage what they pack: one bit at so many tenths of the file; 0: none.
-pub struct Damaging(pub Near, pub Arc<AtomicU64>);
+/// Bases that damage what they pack, and note what they unpack.
+pub struct Wrapped {
+    pub bases: Near,
+    /// One bit is flipped at so many tenths of a packed file; 0: none.
+    pub damage: Arc<AtomicU64>,
+    /// How many pages each unpacking gave.
+    pub given: Arc<Mutex<Vec<u64>>>,
+}
 
-impl Bases for Damaging {
+impl Wrapped {
+    pub fn new(bases: Near) -> Self {
+        Self { bases, damage: Arc::default(), given: Arc::default() }
+    }
+}
+
+impl Bases for Wrapped {
     fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
-        self.0.register(id, function, image, deadline)
+        self.bases.register(id, function, image, deadline)
     }
     fn withdraw(&self, id: SandboxId) {
-        self.0.withdraw(id);
+        self.bases.withdraw(id);
     }
     fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
-        let mut packed = self.0.pack(image, function, method, deadline)?;
-        let tenths = self.1.load(Ordering::Relaxed) as usize;
+        let mut packed = self.bases.pack(image, function, method, deadline)?;
+        let tenths = self.damage.load(Ordering::Relaxed) as usize;
         let at = packed.file.len() * tenths / 10;
         packed.file[at] ^= if tenths > 0 { 8 } else { 0 };
         Ok(packed)
@@ -38,37 +50,13 @@ impl Bases for Damaging {
         give: &Give<'_>,
         deadline: Instant,
     ) -> Result<Unpacked, OpError> {
-        self.0.unpack(file, turns, give, deadline)
-    }
-}
-
-/// Bases that note how many pages each unpacking gave.
-pub struct Counting(pub Near, pub Arc<Mutex<Vec<u64>>>);
-
-impl Bases for Counting {
-    fn register(&self, id: SandboxId, function: &str, image: &Image, deadline: Instant) -> Result<Registered, OpError> {
-        self.0.register(id, function, image, deadline)
-    }
-    fn withdraw(&self, id: SandboxId) {
-        self.0.withdraw(id);
-    }
-    fn pack(&self, image: &Image, function: &str, method: Method, deadline: Instant) -> Result<Packed, OpError> {
-        self.0.pack(image, function, method, deadline)
-    }
-    fn unpack(
-        &self,
-        file: &DedupFile<'_>,
-        turns: &Turns,
-        give: &Give<'_>,
-        deadline: Instant,
-    ) -> Result<Unpacked, OpError> {
-        let given = AtomicU64::new(0);
+        let count = AtomicU64::new(0);
         let counted = |first: u64, pages: &[Page]| {
-            given.fetch_add(pages.len() as u64, Ordering::Relaxed);
+            count.fetch_add(pages.len() as u64, Ordering::Relaxed);
             give(first, pages)
         };
-        let done = self.0.unpack(file, turns, &counted, deadline);
-        self.1.lock().unwrap().push(given.into_inner());
+        let done = self.bases.unpack(file, turns, &counted, deadline);
+        self.given.lock().unwrap().push(count.into_inner());
         done
     }
 }

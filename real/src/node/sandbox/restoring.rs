@@ -119,7 +119,7 @@ impl Sandbox {
         let (behind, mut unpacked) = self.with_file(|file| {
             let put = |first: u64, pages: &[Page]| match &kept {
                 Some(kept) => {
-                    lock(kept).insert(first, pages.to_vec());
+                    lock(kept).insert(first, pages.into());
                     Ok(())
                 }
                 None => held.push(first, pages, true).map_err(|e| failed("filling memory", e.to_string(), true)),
