@@ -147,8 +147,10 @@ pub struct Metrics {
 impl Metrics {
     /// For `functions` functions over a run of `length`, with a sample of the timeline each `interval`.
     pub fn new(functions: usize, interval: Duration, length: Duration) -> Self {
+        let functions = vec![PerFunction::default(); functions];
+        ahead::in_large_pages(&functions);
         Self {
-            functions: vec![PerFunction::default(); functions],
+            functions,
             latency: Histogram::default(),
             start: Histogram::default(),
             dedup_start_us: 0,
@@ -286,7 +288,7 @@ impl Metrics {
         for (i, a) in self.answers.iter().enumerate() {
             if many {
                 if let Some(coming) = self.answers.get(i + FUNCTION_AHEAD) {
-                    ahead::fetch(&self.functions, coming.function as usize);
+                    ahead::fetch_head(&self.functions, coming.function as usize);
                 }
                 if let Some(coming) = self.answers.get(i + BUCKET_AHEAD) {
                     self.functions[coming.function as usize].latency.ask_for(coming.latency);

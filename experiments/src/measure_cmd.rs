@@ -19,6 +19,7 @@ use medes_real::node::NodeOptions;
 use medes_real::ops::OpError;
 use serde::Serialize;
 
+use self::control::Control;
 use self::starts::Starts;
 use crate::output::{Output, figures};
 use crate::profiles;
@@ -106,11 +107,11 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
     let (loads, own) = functions(args)?;
     possible()?;
     let folder = RunDir::new()?;
-    let control = control::measure(out)?;
+    let mut control = control::measure(out)?;
     let run_dir = folder.path().join("m");
     let mut rig = Rig::new(&run_dir, |options| options.functions.clone_from(&own), &Config::default())?;
     let criu = rig.criu_version()?.to_owned();
-    let mut samples = sample(&mut rig, &loads, args.rounds.get(), out)?;
+    let mut samples = sample(&mut rig, &loads, args.rounds.get(), &mut control, out)?;
     // Now one of each function is there, as on a node that serves them all, and one more on another node of this machine.
     for load in &loads {
         rig.beside(load).with_context(|| format!("{}, one more", load.action))?;
@@ -119,6 +120,7 @@ pub fn run(args: &FunctionArgs, base: &str, to: &Path, out: &Output) -> anyhow::
         (s.memory, s.parts) = (rig.resident(*id), rig.parts(*id));
     }
     drop(rig);
+    control.extend(control::measure(out)?);
     let facts = profile::Facts::new(criu, args.rounds.get());
     let (set, rows) = profile::assemble(to, &samples, &times, &control, &facts, |name| {
         out.say(format!("{name}: classes of pages"));
@@ -207,6 +209,7 @@ fn sample(
     rig: &mut Rig,
     loads: &[Load],
     rounds: u16,
+    control: &mut Control,
     out: &Output,
 ) -> anyhow::Result<Vec<(String, SandboxId, Samples)>> {
     let mut all = Vec::new();
@@ -233,6 +236,9 @@ fn sample(
             rig.others_round(plain, load, round.into(), samples).with_context(failed)?;
         }
         out.say(format!("round {round} of {rounds}"));
+        if round == rounds.div_ceil(2) {
+            control.extend(control::measure(out)?);
+        }
     }
     for (load, (_, _, samples)) in loads.iter().zip(&mut all) {
         rig.growth(load, samples).with_context(|| format!("{}, as it grows", load.action))?;

@@ -7,7 +7,7 @@ use std::process::Command;
 /// A source file longer than this says too much for one file.
 const LONGEST: usize = 550;
 /// Files that are longer, with the lines they may have.
-const LONGER: &[(&str, usize)] = &[("engine/src/config.rs", 730), ("engine/src/profile.rs", 695)];
+const LONGER: &[(&str, usize)] = &[("engine/src/config.rs", 730)];
 /// Places outside tests where a program would end itself: each one argues beside it why it cannot be reached.
 const ENDS: &[(&str, usize)] = &[("engine/src/dedup/index.rs", 1), ("engine/src/policy/mod.rs", 1)];
 

@@ -88,8 +88,10 @@ pub struct Samples {
     pub behind_start: Vec<f64>,
     /// Of that, for base pages to be read.
     pub behind_read: Vec<f64>,
-    /// The first of these, of which nothing was known.
-    pub behind_unknown: Vec<f64>,
+    /// The same of starts as the first of a function on a node is: nothing is known of what it touches.
+    pub unknown_answer: Vec<f64>,
+    /// Of that, all but waking and running.
+    pub unknown_start: Vec<f64>,
     /// Of a whole dump that CRIU restores.
     pub plain_answer: Vec<f64>,
     /// Of that, CRIU's part.
@@ -380,8 +382,21 @@ impl Rig {
         Plain::new(&self.options, load, SETTLED)
     }
 
+    /// A dedup start of a sandbox of node 2: to where it can run, reading in it, and to the answer, ms.
+    fn start_behind(&self, id: SandboxId, load: &Load, seed: u64) -> Result<[f64; 3], OpError> {
+        self.nodes[2].reduce(id, Method::Patches, false, soon())?;
+        let began = Instant::now();
+        let restored = self.nodes[2].restore(id, soon())?;
+        let answer = self.right(2, id, load, seed)?;
+        let whole = began.elapsed();
+        let Unpacked { read, decode, .. } = restored.unpacked;
+        let share = read.as_secs_f64() / (read + decode).as_secs_f64().max(1e-9);
+        let took = restored.took;
+        Ok([took + answer.waited.whole(), took.mul_f64(share) + answer.waited.read, whole].map(ms))
+    }
+
     /// One round of starts that others are compared with, asked as the reduced sandbox of the same round was: on node 2, where pages are pushed behind the
-    /// process, and by CRIU alone.
+    /// process, once with what is known of the function and once as if this were its first there; and by CRIU alone.
     ///
     /// # Errors
     /// Whatever step failed.
@@ -392,20 +407,19 @@ impl Rig {
         for n in 0..=SETTLED {
             self.ask(2, id, load, seed(n))?;
         }
-        self.nodes[2].reduce(id, Method::Patches, false, soon())?;
-        let began = Instant::now();
-        let restored = self.nodes[2].restore(id, soon())?;
-        let answer = self.right(2, id, load, seed(SETTLED + 1))?;
-        let whole = ms(began.elapsed());
-        if round == 0 {
-            out.behind_unknown.push(whole);
-        } else {
-            let Unpacked { read, decode, .. } = restored.unpacked;
-            let took = restored.took;
-            let share = read.as_secs_f64() / (read + decode).as_secs_f64().max(1e-9);
-            out.behind_answer.push(whole);
-            out.behind_start.push(ms(took + answer.waited.whole()));
-            out.behind_read.push(ms(took.mul_f64(share) + answer.waited.read));
+        let known = self.start_behind(id, load, seed(SETTLED + 1))?;
+        // The first round is the first on this node, and the first to use much of this program.
+        if round > 0 {
+            for (to, time) in
+                [&mut out.behind_start, &mut out.behind_read, &mut out.behind_answer].into_iter().zip(known)
+            {
+                to.push(time);
+            }
+            let touched = self.nodes[2].exchange_touched(&load.action, None);
+            let [start, _, answer] = self.start_behind(id, load, seed(SETTLED + 1))?;
+            out.unknown_start.push(start);
+            out.unknown_answer.push(answer);
+            self.nodes[2].exchange_touched(&load.action, touched);
         }
         self.nodes[2].purge(id);
         let (restore, answer) = plain.answer(load, seed(SETTLED + 1))?;

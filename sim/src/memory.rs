@@ -25,6 +25,8 @@ pub(crate) struct Reduced {
     /// Where its base pages are.
     pub base: Option<(SandboxId, NodeId)>,
     codec: Codec,
+    /// Core time that filling its memory still takes when its request is answered.
+    pub rest: Duration,
 }
 
 /// Who shares base pages with whom.
@@ -176,7 +178,7 @@ impl Memory {
             }
             _ => None,
         };
-        Reduced { layout, base, codec: codec.clone() }
+        Reduced { layout, base, codec: codec.clone(), rest: Duration::ZERO }
     }
 }
 

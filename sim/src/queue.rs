@@ -92,20 +92,21 @@ const LEVELS: usize = 64usize.div_ceil(DIGIT as usize);
 /// No entry.
 const NIL: u32 = u32::MAX;
 
-/// A slot with so many events or fewer becomes the front.
-const FEW: u32 = 64;
+/// A slot with so many events or fewer becomes the front. Their places in it have so many bits.
+const FEW: u32 = 1 << PLACE_BITS;
+const PLACE_BITS: u32 = 6;
 /// A front with so many events gives half of them back before it takes another.
 const LONG: usize = 128;
 
 /// Events of a node.
 const ROOM: usize = 7;
 
-/// Some events of one slot: two cache lines, so that a long slot is read as fast as memory gives it.
+/// Some events of one slot: two cache lines, so that a long slot is read as fast as memory gives it. All nodes of a slot but the last are full: how full
+/// that one is follows from the slot's count, and nothing of it is read to put an event into it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Node {
     next: u32,
-    len: u32,
     entries: [Entry; ROOM],
 }
 
@@ -127,6 +128,9 @@ pub(crate) struct Queue {
     /// Every event before `front_end`, the next one last.
     front: Vec<Entry>,
     front_end: u64,
+    /// How often the front was filled, and what it is sorted from.
+    fills: u32,
+    unsorted: Vec<Entry>,
     /// Start of the slot that was looked into last.
     base: u64,
     levels_in_use: u32,
@@ -144,6 +148,8 @@ impl Default for Queue {
             next_at: Instant::FAR,
             front: Vec::with_capacity(LONG),
             front_end: 0,
+            fills: 0,
+            unsorted: Vec::with_capacity(FEW as usize),
             base: 0,
             levels_in_use: 0,
             in_use: [0; LEVELS],
@@ -191,6 +197,12 @@ impl Queue {
     #[inline]
     pub fn upcoming(&self, n: usize) -> Option<u32> {
         self.front.len().checked_sub(n + 1).and_then(|at| self.front.get(at)).map(|entry| entry.slot())
+    }
+
+    /// How often the front was filled: when it is, nobody could know what is in it before.
+    #[inline]
+    pub fn fills(&self) -> u32 {
+        self.fills
     }
 
     /// Puts an event into the front.
@@ -242,14 +254,15 @@ impl Queue {
             let width = 1u64 << (level as u32 * DIGIT);
             self.base = min & !(width - 1);
             let few = count <= FEW || level == 0;
-            while head != NIL {
-                let node = self.nodes[head as usize];
+            let mut left = count as usize;
+            while let Some(&node) = self.nodes.get(head as usize) {
                 ahead::fetch(&self.nodes, node.next as usize);
                 // Free at once: what is appended may have it.
                 self.nodes[head as usize].next = std::mem::replace(&mut self.vacant, head);
-                let entries = &node.entries[..node.len as usize];
+                let entries = &node.entries[..left.min(ROOM)];
+                left -= entries.len();
                 if few {
-                    self.front.extend_from_slice(entries);
+                    self.unsorted.extend_from_slice(entries);
                 } else {
                     entries.iter().for_each(|entry| self.append(*entry));
                 }
@@ -257,11 +270,33 @@ impl Queue {
             }
             if few {
                 self.front_end = self.base.saturating_add(width);
-                self.front.sort_by_key(|entry| entry.at);
-                self.front.reverse();
+                self.fills = self.fills.wrapping_add(1);
+                self.sort(level);
                 return;
             }
         }
+    }
+
+    /// Makes the front of events that all are of one slot of a level.
+    #[inline]
+    fn sort(&mut self, level: usize) {
+        let unsorted = &mut self.unsorted;
+        if level > 0 && level as u32 * DIGIT + PLACE_BITS <= u64::BITS {
+            // Time and place in one number: a quarter of the time of a stable sort of the events themselves.
+            let mut keys = [0u64; FEW as usize];
+            let keys = &mut keys[..unsorted.len()];
+            for ((key, entry), place) in keys.iter_mut().zip(unsorted.iter()).zip(0..) {
+                *key = (entry.at - self.base) << PLACE_BITS | place;
+            }
+            keys.sort_unstable();
+            let at = |key: &u64| unsorted[(key % u64::from(FEW)) as usize];
+            self.front.extend(keys.iter().rev().map(at));
+        } else {
+            // Of one instant and as they were scheduled; or further away than anything that happens.
+            unsorted.sort_by_key(|entry| entry.at);
+            self.front.extend(unsorted.iter().rev());
+        }
+        unsorted.clear();
     }
 
     /// Puts an event at the end of the slot that its time gives.
@@ -273,29 +308,25 @@ impl Queue {
         let level = level as usize;
         let slot = &mut self.slots[level * SLOTS + digit];
         slot.min = slot.min.min(entry.at);
+        let (tail, full) = (slot.tail, slot.count as usize % ROOM);
         slot.count += 1;
-        let tail = slot.tail;
-        if let Some(node) = self.nodes.get_mut(tail as usize)
-            && (node.len as usize) < ROOM
-        {
-            node.entries[node.len as usize] = entry;
-            node.len += 1;
+        if full > 0 {
+            self.nodes[tail as usize].entries[full] = entry;
             return;
         }
         let number = self.vacant;
-        let (number, node) = match self.nodes.get_mut(number as usize) {
+        let number = match self.nodes.get_mut(number as usize) {
             Some(node) => {
-                self.vacant = node.next;
-                (number, node)
+                self.vacant = std::mem::replace(&mut node.next, NIL);
+                node.entries[0] = entry;
+                number
             }
             None => {
-                self.nodes.push(Node { next: NIL, len: 0, entries: [entry; ROOM] });
-                let last = self.nodes.len() - 1;
-                (last as u32, &mut self.nodes[last])
+                ahead::make_room(&mut self.nodes);
+                self.nodes.push(Node { next: NIL, entries: [entry; ROOM] });
+                self.nodes.len() as u32 - 1
             }
         };
-        (node.next, node.len) = (NIL, 1);
-        node.entries[0] = entry;
         slot.tail = number;
         if tail == NIL {
             slot.head = number;

@@ -1,8 +1,9 @@
 //! The simulated world's main loop.
 
 mod nodes;
+mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use medes_engine::ahead;
 use medes_engine::engine::Engine;
@@ -113,6 +114,8 @@ struct World<'a, S, W> {
     cores: Option<Cores>,
     /// Whether there are so many functions that the memory of the next things to happen is worth asking for.
     many: bool,
+    /// How often the queue's front had been filled when this was last looked at.
+    fills: u32,
     /// Run times of requests that are not with a sandbox.
     pending: BTreeMap<RequestId, Duration>,
     /// The arrival being handled, until a sandbox takes it.
@@ -128,6 +131,8 @@ struct World<'a, S, W> {
     growing: Bytes,
     /// What they take really, where that is known.
     residents: Option<Residents>,
+    /// Functions of which a node knows what they touch, as it has started a reduced sandbox of theirs.
+    learnt: BTreeSet<(NodeId, FunctionId)>,
     /// Starts of requests under way, broken down; `None` where nobody asks.
     parts: Option<BTreeMap<RequestId, StartParts>>,
     sink: S,
@@ -149,6 +154,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             slots: Vec::new(),
             cores: Cores::new(&setup.config, setup.host.as_ref()),
             many: setup.functions.len() >= ahead::MANY,
+            fills: 0,
             pending: BTreeMap::new(),
             current: None,
             ended: if setup.profiles.function.iter().all(|p| p.purge.is_none()) {
@@ -161,6 +167,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             agents: Bytes::ZERO,
             growing: Bytes::ZERO,
             residents: Residents::new(setup),
+            learnt: BTreeSet::new(),
             parts,
             sink,
         })
@@ -237,18 +244,34 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
 
     /// Asks for the memory that the next events will touch.
     #[inline]
-    fn expect_event(&self) {
-        let [sandbox, function, list] = EVENT_STAGES.map(|n| self.queue.upcoming(n));
-        if let Some(slot) = sandbox {
+    fn expect_event(&mut self) {
+        let [sandbox, function, list] = EVENT_STAGES;
+        if std::mem::replace(&mut self.fills, self.queue.fills()) != self.queue.fills() {
+            // The first ones of a front: all at once, as nothing of them was known.
+            (0..sandbox).for_each(|n| self.expect_sandbox(n));
+            (0..function).for_each(|n| self.expect_function(n));
+        }
+        self.expect_sandbox(sandbox);
+        self.expect_function(function);
+        if let Some(slot) = self.queue.upcoming(list).and_then(|slot| self.slots.get(slot as usize)) {
+            self.engine.expect_idle(FunctionId(slot.function));
+        }
+    }
+
+    /// Asks for the sandbox of the `n`-th event from now.
+    #[inline]
+    fn expect_sandbox(&self, n: usize) {
+        if let Some(slot) = self.queue.upcoming(n) {
             self.engine.expect_answer(slot);
             ahead::fetch(&self.slots, slot as usize);
         }
-        let function_of = |slot: u32| self.slots.get(slot as usize).map(|slot| FunctionId(slot.function));
-        if let Some(function) = function.and_then(function_of) {
-            self.engine.expect_function(function);
-        }
-        if let Some(function) = list.and_then(function_of) {
-            self.engine.expect_warm(function);
+    }
+
+    /// Asks for its function, once the sandbox is there.
+    #[inline]
+    fn expect_function(&self, n: usize) {
+        if let Some(slot) = self.queue.upcoming(n).and_then(|slot| self.slots.get(slot as usize)) {
+            self.engine.expect_function(FunctionId(slot.function));
         }
     }
 
@@ -325,7 +348,10 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
     fn slot(&mut self, id: SandboxId) -> &mut Slot {
         let at = id.slot as usize;
         if at >= self.slots.len() {
-            self.slots.resize_with(at + 1, Slot::default);
+            while self.slots.len() <= at {
+                ahead::make_room(&mut self.slots);
+                self.slots.push(Slot::default());
+            }
         }
         &mut self.slots[at]
     }
@@ -440,43 +466,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         }
     }
 
-    fn restore(&mut self, now: Instant, sandbox: SandboxId, node: NodeId, function: FunctionId, request: RequestId) {
-        let setup = self.setup;
-        let run = self.run_of(request);
-        let laws = *self.laws_of(function);
-        let (base, pages, decode) = match &self.slot(sandbox).reduced {
-            Some(r) => (r.base, r.pages_read(), r.decode_time(setup)),
-            None => (None, 0.0, Duration::ZERO),
-        };
-        let profile = setup.profile(function);
-        // What the function is not known to touch comes behind it, and nobody waits.
-        let behind = if setup.config.nopause { 1.0 } else { profile.behind.unwrap_or(1.0) };
-        let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages * behind));
-        if let Some((_, from)) = base {
-            *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
-        }
-        let part = |time: Duration| Duration::from_millis_f64(time.as_millis_f64() * behind);
-        let (control, resume, decode) = (laws.control.draw(request.0), part(laws.resume.draw(request.0)), part(decode));
-        let read = read.since(now);
-        let mut work = Work::of(control, laws.control_cores) + Work::of(decode, 1.0);
-        work = work + Work::of(resume, profile.resume.cores) + Work::waits(read + self.ending(now, node));
-        if setup.config.nopause {
-            work = work + Work::of(laws.restore.draw(request.0), profile.restore.cores);
-        }
-        let start = work.alone();
-        self.part(request, start, StartParts { control, read, patch: decode, resume: Duration::ZERO });
-        self.slot(sandbox).serve(request, run, start);
-        self.begin(now, sandbox, node, Kind::Restored, work);
-    }
-
-    /// Notes where the time of a start goes, if somebody asks; what is left of it is the sandbox's own.
-    fn part(&mut self, request: RequestId, start: Duration, mut of: StartParts) {
-        if let Some(parts) = &mut self.parts {
-            of.resume = start.saturating_sub(of.control + of.read + of.patch);
-            parts.insert(request, of);
-        }
-    }
-
     #[inline]
     fn laws_of(&self, function: FunctionId) -> &Laws {
         &self.laws[self.profiles[function.index()] as usize]
@@ -497,6 +486,7 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
         if kind == Kind::Finished {
             slot.serving = false;
             let start = slot.start;
+            self.fills(at, sandbox);
             self.tell(at, Input::Finished { sandbox, start })
         } else if let Some(input) = self.outcome_of(at, sandbox, kind) {
             self.tell(at, input)

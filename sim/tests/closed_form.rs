@@ -274,6 +274,52 @@ fn dedup_starts_take_less_than_cold_ones_and_save_memory() {
 }
 
 #[test]
+fn the_first_dedup_start_is_learnt_from_and_later_ones_wait_for_less() {
+    let settings = [("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "2000")];
+    // Two at once each time: the base serves one, the reduced sandbox the other.
+    let arrivals: Vec<_> = [0.0, 100.0, 200.0, 300.0].into_iter().flat_map(|at| [(at, 0, 500); 2]).collect();
+    let starts = |behind, learning, more: &[(&str, &str)]| -> Vec<f64> {
+        let mut s = setup(&[&settings[..], more].concat(), &[100.0]);
+        let profiles = Arc::make_mut(&mut s.profiles);
+        (profiles.costs.network_latency_us, profiles.costs.read_post_us) = (0.0, 0.0);
+        profiles.function.iter_mut().for_each(|f| (f.behind, f.learning) = (behind, learning));
+        let (_, rows) = run(&s, &arrivals);
+        let dedup = rows.iter().filter(|r| r.kind == Some(StartKind::Dedup));
+        dedup.map(|r| r.start.as_millis_f64()).collect()
+    };
+    let near = |got: Vec<f64>, want: [f64; 3]| {
+        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 0.01) && got.len() == 3, "{got:?} {want:?}");
+    };
+    let first = starts(None, None, &[])[0];
+    near(starts(None, None, &[]), [first; 3]);
+    near(starts(Some(0.25), Some(2.0), &[]), [2.0 * first, 0.25 * first, 0.25 * first]);
+    near(starts(Some(0.25), None, &[]), [0.25 * first; 3]);
+    // Without a held process nothing comes behind one.
+    let nopause = [("nopause", "1")];
+    let whole = starts(None, None, &nopause);
+    near(starts(Some(0.25), Some(2.0), &nopause), [whole[0], whole[1], whole[2]]);
+}
+
+#[test]
+fn what_comes_behind_a_process_keeps_a_core_busy() {
+    let settings = [("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "2000"), ("cores", "1")];
+    let mut s = setup(&settings, &[100.0; 2]);
+    let profiles = Arc::make_mut(&mut s.profiles);
+    for f in &mut profiles.function {
+        (f.resume, f.behind) = (Latency::constant(1000.0), Some(0.5));
+    }
+    let took = |at: f64| {
+        let before = [(0.0, 0, 1), (0.0, 0, 1), (0.0, 1, 1), (100.0, 0, 1), (100.0, 0, 1)];
+        let (_, rows) = run(&s, &[&before[..], &[(at, 1, 100)]].concat());
+        let last = rows.iter().find(|r| r.arrived == Instant::from_secs_f64(at)).unwrap();
+        assert_eq!(last.kind, Some(StartKind::Warm));
+        last.end_to_end()
+    };
+    // The dedup start ends half a second after it began, and for another half second its pages come; 110 ms of work meet them, or nothing.
+    assert_eq!((took(100.7), took(103.0)), (Duration::from_millis(220), Duration::from_millis(110)));
+}
+
+#[test]
 fn parameters_of_deduplication_have_their_effect_on_memory_and_time() {
     let outcome = |settings: &[(&str, &str)]| {
         let mut all = vec![("policy", "heuristic"), ("gamma", "1000"), ("idletime", "10"), ("memcap", "100000")];

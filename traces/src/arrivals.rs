@@ -4,6 +4,7 @@
 //! on which others are there. One 64-bit number a request gives both its place in the minute (the upper
 //! half) and the probability at which its duration is read off the function's law (the lower half).
 
+use medes_engine::ahead;
 use medes_engine::id::FunctionId;
 use medes_engine::units::{Duration, Instant};
 use rand::{Rng, SeedableRng};
@@ -101,7 +102,14 @@ impl<'a> Arrivals<'a> {
         let expected: usize = counts.minute(minute).iter().map(|cell| cell.count as usize).sum();
         let span_bits = (expected / SPAN).checked_ilog2().unwrap_or(0).min(MOST_SPANS);
         let span_of = |offset: u32| (offset >> (OFFSET_BITS - span_bits)) as usize;
-        self.drawn.clear();
+        for all in [&mut self.drawn, &mut self.spans] {
+            all.clear();
+            if all.capacity() < expected {
+                // A minute of a full day is tens of megabytes, written all over.
+                all.reserve(expected);
+                ahead::in_large_pages(all);
+            }
+        }
         self.ends.clear();
         self.ends.resize(1 << span_bits, 0);
         self.next_span = 0;

@@ -297,6 +297,7 @@ impl Engine {
                 prewarm_keep: Duration::ZERO,
             })
             .collect();
+        ahead::in_large_pages(&functions);
         let count = config.nodes as usize;
         let (mut free, mut reachable) = (Room::new(count), Room::new(count));
         let nodes = (0..count)
@@ -417,7 +418,12 @@ impl Engine {
     /// Hint: a request for `function` is coming. Asks for the memory that it will touch first.
     #[inline]
     pub fn expect_function(&self, function: FunctionId) {
-        ahead::fetch(&self.functions, function.index());
+        // The second line has rates.
+        if self.rated {
+            ahead::fetch(&self.functions, function.index());
+        } else {
+            ahead::fetch_head(&self.functions, function.index());
+        }
     }
 
     /// Hint: a request for `function` comes soon after [`Self::expect_function`] was called for it. Asks for the memory of the
@@ -427,6 +433,14 @@ impl Engine {
         let slot = self.functions.get(function.index())?.warm.tail;
         ahead::fetch(&self.sandboxes, slot as usize);
         (slot != NIL).then_some(slot)
+    }
+
+    /// Hint: a sandbox of `function` is to become idle. Asks for what the sandbox that it will follow in the list has of that.
+    #[inline]
+    pub fn expect_idle(&self, function: FunctionId) {
+        if let Some(f) = self.functions.get(function.index()) {
+            ahead::fetch_head(&self.sandboxes, f.warm.tail as usize);
+        }
     }
 
     /// Hint: something will be told of the sandbox in this slot.

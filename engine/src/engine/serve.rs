@@ -1,6 +1,7 @@
 //! Requests: given to a warm sandbox, a dedup sandbox or a new one, or made to wait.
 
 use super::{Engine, Function, PURGED, Waiting};
+use crate::ahead;
 use crate::event::{Action, PurgeReason};
 use crate::id::{FunctionId, NodeId, RequestId, SandboxId};
 use crate::record::{Outcome, RequestRecord, StartKind};
@@ -267,6 +268,7 @@ impl Engine {
                 slot as usize
             }
             None => {
+                ahead::make_room(&mut self.sandboxes);
                 self.sandboxes.push(Sandbox::new(0, function, node, now));
                 self.sandboxes.len() - 1
             }

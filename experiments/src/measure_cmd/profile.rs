@@ -101,7 +101,7 @@ pub fn assemble(
     let threads = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     network(&mut set, samples, threads);
     set.costs.agent_mb = round(control.agent_mb);
-    let host = Host::of(samples, control.probe_us);
+    let host = Host::of(samples, control.probe_us());
     set.costs.probe_us = round(host.usual);
     let added = control.added();
     set.costs.control = hand_over(&added);
@@ -131,7 +131,9 @@ pub fn assemble(
         let modelled = modelled_ms(&set, &profile);
         let rest: Vec<f64> = host.level(&s.restore, &s.restore_host).iter().map(|t| (t - modelled).max(0.01)).collect();
         profile.resume = latency(&rest);
-        profile.behind = Some(round(Starts::of(s).behind_of_first()));
+        let starts = Starts::of(s);
+        profile.behind = Some(round(starts.behind_of_first()));
+        profile.learning = Some(round(starts.learning_of_first()));
         profile.purge = Latency { cores: cores(&s.purge_effort), ..latency(&host.level(&s.purge, &s.restore_host)) };
         set.function[f] = profile;
         rows.push(row(name, s));
@@ -149,7 +151,7 @@ pub fn assemble(
 struct Host {
     /// Median of what a probe took, µs.
     usual: f64,
-    /// The same in the short run with a controller.
+    /// The same in the short runs with a controller.
     controlled: f64,
 }
 
@@ -159,7 +161,7 @@ impl Host {
         Self { usual: Spread::of(&each.copied().collect::<Vec<_>>()).median, controlled }
     }
 
-    /// What `times` would have been at the usual speed. `probes`: what a probe took around each of them; none: they are of the run with a controller.
+    /// What `times` would have been at the usual speed. `probes`: what a probe took around each of them; none: they are of the runs with a controller.
     fn level(&self, times: &[f64], probes: &[f64]) -> Vec<f64> {
         let all = std::iter::repeat(&self.controlled);
         let probes: Vec<&f64> =

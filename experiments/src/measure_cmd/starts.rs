@@ -26,7 +26,8 @@ pub struct Starts {
     dedup_start: f64,
     dedup_parts: [f64; 3],
     dedup_answer: f64,
-    /// The first of a function on a node, of which it is not known what it touches.
+    /// As the first of a function on a node, of which it is not known what it touches.
+    unknown_start: f64,
     unknown_answer: f64,
     /// All pages pushed first.
     first_start: f64,
@@ -54,7 +55,8 @@ impl Starts {
             // Letting a held process go on takes nothing to speak of.
             dedup_parts: [read, (dedup_start - read).max(0.0), 0.0],
             dedup_answer,
-            unknown_answer: median(&s.behind_unknown),
+            unknown_start: median(&s.unknown_start),
+            unknown_answer: median(&s.unknown_answer),
             first_start: median(&s.restore),
             first_answer: median(&s.dedup_answer),
             plain_restore: median(&s.plain_restore),
@@ -68,7 +70,16 @@ impl Starts {
 
     /// A dedup start, by one whose pages are all pushed first.
     pub fn behind_of_first(&self) -> f64 {
-        if self.first_start > 0.0 { self.dedup_start / self.first_start } else { 1.0 }
+        self.of_first(self.dedup_start)
+    }
+
+    /// The first of the function on a node, by one whose pages are all pushed first.
+    pub fn learning_of_first(&self) -> f64 {
+        self.of_first(self.unknown_start)
+    }
+
+    fn of_first(&self, start: f64) -> f64 {
+        if self.first_start > 0.0 { start / self.first_start } else { 1.0 }
     }
 }
 

@@ -8,7 +8,6 @@
 //! A fault at an address that the checkpoint has nothing at is answered with zeros at once, and so is one at a page of zeros that has come: such pages are not
 //! pushed. A child gets the pages that come while it is there, and in another pass the others that its parent did not have when it was born.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +21,7 @@ use medes_engine::dedup::turns::Turns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::hold::Held;
+use super::kept::Kept;
 use super::lock;
 use super::moving::{PIECE, Task};
 use super::touched::Touched;
@@ -117,9 +117,6 @@ impl Behind {
     }
 }
 
-/// Pages of an image by the number of the first, in whole blocks.
-pub type Kept = Mutex<BTreeMap<u64, Arc<[Page]>>>;
-
 /// A tree that is filled.
 struct Filler<'a> {
     held: &'a Held,
@@ -129,9 +126,9 @@ struct Filler<'a> {
     kept: Option<&'a Kept>,
 }
 
-/// Pages of the file that begin a piece, and a block.
-fn starts(page: u64) -> (u64, u64) {
-    (page / PIECE * PIECE, page / BLOCK as u64 * BLOCK as u64)
+/// The first page of a piece.
+fn piece_of(page: u64) -> u64 {
+    page / PIECE * PIECE
 }
 
 impl Filler<'_> {
@@ -163,7 +160,7 @@ impl Filler<'_> {
     fn fault(&self, task: &Task, address: u64) {
         let at = task.origin_of(address);
         let Some(page) = at.and_then(|at| self.held.page_at(task.origin, at)) else { return task.zero(address) };
-        let (piece, _) = starts(page);
+        let piece = piece_of(page);
         lock(&self.behind.seen).extend(self.held.places(piece..piece + PIECE));
         self.behind.waits.begin();
         if task.wait(address, page) {
@@ -179,11 +176,8 @@ impl Filler<'_> {
     /// Gives a process the piece of a page, if that is kept.
     fn give_kept(&self, task: &Task, page: u64, wait: &dyn Fn()) -> io::Result<()> {
         let Some(kept) = self.kept else { return Ok(()) };
-        let (piece, block) = starts(page);
-        let Some(pages) = lock(kept).get(&block).cloned() else { return Ok(()) };
-        let at = (piece - block) as usize;
-        let pages = pages.get(at..(at + PIECE as usize).min(pages.len())).unwrap_or_default();
-        self.give_to(task, piece, pages, wait)
+        let piece = piece_of(page);
+        kept.with(piece..piece + PIECE, |pages| self.give_to(task, piece, pages, wait)).unwrap_or(Ok(()))
     }
 
     fn give_to(&self, task: &Task, first: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {
@@ -200,12 +194,12 @@ impl Filler<'_> {
     /// Gives all processes what is kept, once the request is answered.
     fn give_all(&self, kept: &Kept) -> io::Result<()> {
         self.behind.turns.wait();
-        while let Some((first, pages)) = { lock(kept).first_key_value().map(|(first, pages)| (*first, pages.clone())) }
-        {
-            self.give(first, &pages)?;
-            lock(kept).remove(&first);
-        }
-        Ok(())
+        kept.parts().try_for_each(|part| {
+            let first = part.start;
+            kept.with(part, |pages| self.give(first, pages)).unwrap_or(Ok(()))?;
+            kept.let_go(first);
+            Ok(())
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod functions;
 mod hold;
 mod http;
 mod journal;
+mod kept;
 mod moving;
 mod nursery;
 mod options;
@@ -53,6 +54,7 @@ pub use cgroup::memory_caps;
 pub use functions::FUNCTIONS;
 pub use journal::clean;
 pub use options::{NodeOptions, Push};
+pub use touched::Touched;
 
 /// Longest that CRIU may take to say who it is.
 const GREETING: Duration = Duration::from_secs(20);
@@ -112,6 +114,12 @@ impl LocalSandboxes {
     /// Proportional set size of one sandbox; zero without it.
     pub fn resident(&self, id: SandboxId) -> Bytes {
         self.find(id, "measuring").map_or(Bytes::ZERO, |sandbox| sandbox.resident())
+    }
+
+    /// From now on that is known of what a function touches, or nothing; what was. For first dedup starts that are measured more than once, where
+    /// addresses are not randomised.
+    pub fn exchange_touched(&self, function: &str, known: Option<Arc<Touched>>) -> Option<Arc<Touched>> {
+        self.node.touched.exchange(function, known)
     }
 
     /// One sandbox's memory, its own and what it shares; nothing without it.

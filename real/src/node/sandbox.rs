@@ -395,7 +395,7 @@ impl Sandbox {
     pub fn purge(&self, node: &Node) {
         self.give_up(node);
         self.lose();
-        node.touched.forget(&self.id.to_string());
+        node.touched.exchange(&self.id.to_string(), None);
         self.group.remove();
         if let Err(e) = journal::undo(&self.folder) {
             warn!("the folder of sandbox {} stays: {e}", self.id);

@@ -50,9 +50,13 @@ impl Records {
         }
     }
 
-    /// Nothing is to be known of `whom`.
-    pub fn forget(&self, whom: &str) {
-        lock(&self.0).remove(whom);
+    /// From now on that is known of `whom`, or nothing. What was.
+    pub fn exchange(&self, whom: &str, known: Option<Arc<Touched>>) -> Option<Arc<Touched>> {
+        let mut records = lock(&self.0);
+        match known {
+            Some(known) => records.insert(whom.to_owned(), known),
+            None => records.remove(whom),
+        }
     }
 }
 
@@ -84,7 +88,9 @@ mod tests {
         records.add("f", &seen(&[5]), 6);
         assert_eq!(records.of("f"), None);
         records.add("f", &seen(&[5]), 6);
-        records.forget("f");
+        assert_eq!(records.exchange("f", None).as_deref(), Some(&seen(&[5])));
         assert_eq!((records.of("f"), records.of("g")), (None, None));
+        assert_eq!(records.exchange("g", Some(Arc::new(seen(&[7])))), None);
+        assert_eq!(records.of("g").as_deref(), Some(&seen(&[7])));
     }
 }

@@ -13,8 +13,9 @@ use nix::sys::signal::Signal;
 use tracing::warn;
 
 use super::super::criu::{Kind, Options, Purpose};
-use super::super::filling::{self, Behind, Kept};
+use super::super::filling::{self, Behind};
 use super::super::hold::{Held, Server};
+use super::super::kept::Kept;
 use super::super::rebuild::rebuild;
 use super::super::{Node, Push, lock, process};
 use super::{Body, Filling, Pause, Sandbox, failed};
@@ -115,14 +116,14 @@ impl Sandbox {
         let root = held.root;
         let record = self.record(node);
         let known = node.touched.of(&record);
-        let kept = known.is_none().then(Kept::default);
-        let (behind, mut unpacked) = self.with_file(|file| {
-            let put = |first: u64, pages: &[Page]| match &kept {
-                Some(kept) => {
-                    lock(kept).insert(first, pages.into());
-                    Ok(())
-                }
-                None => held.push(first, pages, true).map_err(|e| failed("filling memory", e.to_string(), true)),
+        let (behind, kept, mut unpacked) = self.with_file(|file| {
+            let kept = known.is_none().then(|| Kept::new(file.pages()));
+            let put = |first: u64, pages: &[Page]| {
+                let done = match &kept {
+                    Some(kept) => kept.put(first, pages),
+                    None => held.push(first, pages, true),
+                };
+                done.map_err(|e| failed("filling memory", e.to_string(), true))
             };
             let turns = match &known {
                 Some(known) => Turns::these(file, &known.pages(|process, at| held.page_at(process, at))),
@@ -132,7 +133,7 @@ impl Sandbox {
             let behind = Behind::new(file);
             // What is waited for of pages that are kept is neither read nor computed any more: it counts as the making of them did.
             behind.waits.spent(turns.spent());
-            Ok((Arc::new(behind), unpacked))
+            Ok((Arc::new(behind), kept, unpacked))
         })?;
         let (sandbox, node, told) = (self.clone(), node.clone(), behind.clone());
         let fill = move || {
