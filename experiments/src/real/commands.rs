@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -233,8 +234,14 @@ pub struct RunDir(PathBuf);
 impl RunDir {
     /// A new one; what dead runs left is removed.
     pub fn new() -> anyhow::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         sweep(&tmpfs());
-        let path = tmpfs().join(format!("medes-run-{}", std::process::id()));
+        // One process may have several at a time.
+        let number = match NEXT.fetch_add(1, Relaxed) {
+            0 => String::new(),
+            n => format!("-{n}"),
+        };
+        let path = tmpfs().join(format!("medes-run-{}{number}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
@@ -263,12 +270,17 @@ fn remove(folder: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// The process whose folder has a name that goes on like this: its number, and behind a dash which of its folders it is.
+fn process_of(rest: &str) -> Option<i32> {
+    rest.split_once('-').map_or(rest, |(process, _)| process).parse().ok()
+}
+
 /// Removes what runs and agents left that are no more. What was removed, and what could not be.
 fn sweep(base: &Path) -> (Vec<PathBuf>, Vec<String>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-        let done = if let Some(pid) = name.strip_prefix("medes-run-").and_then(|p| p.parse::<i32>().ok()) {
+        let done = if let Some(pid) = name.strip_prefix("medes-run-").and_then(process_of) {
             let alive = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH);
             if alive { Ok(false) } else { remove(&path) }
         } else if name.starts_with("medes-agent-") {
@@ -312,4 +324,20 @@ pub fn clean(args: &CleanArgs, out: &Output) -> anyhow::Result<()> {
     }
     anyhow::ensure!(failed.is_empty(), "could not remove {}", failed.join("; "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_have_several_folders_and_all_are_known_as_its_own() {
+        let (one, two) = (RunDir::new().unwrap(), RunDir::new().unwrap());
+        assert_ne!(one.path(), two.path());
+        drop(two);
+        assert!(one.path().is_dir(), "the other's end is not this one's");
+        let own = std::process::id().cast_signed();
+        assert_eq!([&*format!("{own}"), &*format!("{own}-7")].map(process_of), [Some(own); 2]);
+        assert_eq!(["", "x", "-3"].map(process_of), [None; 3]);
+    }
 }

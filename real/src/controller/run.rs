@@ -1,6 +1,7 @@
 //! The loop around the engine.
 
 mod lost;
+mod measured;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,14 +21,12 @@ use super::books::{Images, Orders, Pending, Sums, speed};
 use super::link::{Event, Send as ToLink};
 use super::{Arrival, Directory, Outcome, Plan, RunError};
 use crate::settings::TransportKind;
-use crate::wire::{Memory, Order, OrderKind, Step, StepKind, pack_sandbox, unpack_sandbox};
+use crate::wire::{Order, OrderKind, Step, StepKind, pack_sandbox, unpack_sandbox};
 
 /// Beyond an order's own time, for the way to the agent and back: then it has failed.
 const GRACE: Duration = Duration::from_millis(1500);
 /// How often progress is told, and a stop asked for.
 pub(super) const TICK: Wall = Wall::from_millis(200);
-/// A measurement of memory is believed only when nothing was under way; after this long one is believed all the same.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(3);
 /// Kinds of failures that are told one by one.
 const TOLD: usize = 20;
 
@@ -222,14 +221,18 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
         c.arrived == c.answered + c.dropped + c.failed
     }
 
+    fn passes(&mut self, to: Instant) {
+        self.now = self.now.max(to);
+        self.metrics.advance(self.now, &self.engine);
+    }
+
     fn time_passes(&mut self, now: Instant) {
         while let Some(order) = self.orders.late(now) {
             self.late += 1;
             self.fail(order.node, order.sandbox, || format!("{:?} was not answered by its deadline", order.kind));
             self.tell(now, Input::Failed { sandbox: order.sandbox });
         }
-        self.now = self.now.max(now);
-        self.metrics.advance(self.now, &self.engine);
+        self.passes(now);
         if self.engine.poll_deadline() <= self.now {
             self.engine.handle_deadline(self.now);
             self.carry_out();
@@ -244,8 +247,7 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
     }
 
     fn tell(&mut self, at: Instant, input: Input) {
-        self.now = self.now.max(at);
-        self.metrics.advance(self.now, &self.engine);
+        self.passes(at);
         self.engine.handle(self.now, input);
         self.carry_out();
         while let Some(input) = self.own.pop_front() {
@@ -391,31 +393,6 @@ impl<'a, D: Directory, S: FnMut(&RequestRecord, &StartParts)> Controller<'a, D, 
             Event::Refused { reason, .. } => self.note(format!("agent {node} cannot be used: {reason}")),
         }
         Ok(())
-    }
-
-    fn memory_changes(&mut self, at: Instant) {
-        let total = self.nodes.iter().map(|n| n.used).sum();
-        self.metrics.memory(at.max(self.now), total);
-    }
-
-    fn measured(&mut self, at: Instant, node: NodeId, memory: Memory, received: u64) {
-        let n = &mut self.nodes[node.index()];
-        if n.generation == 0 {
-            return;
-        }
-        self.host.push(HostSample { at_s: at.as_secs_f64(), node: node.0, probe_us: memory.probe_ns as f64 / 1e3 });
-        n.used = Bytes::new(memory.sandboxes + memory.bases + memory.stored + memory.agent);
-        // What was measured amid orders belongs to no state that the engine knows.
-        let settled = !memory.moving && received >= n.sent;
-        let used = n.used;
-        let believe = settled || at.since(n.believed) > MEMORY_PATIENCE;
-        if believe {
-            n.believed = at;
-        }
-        self.memory_changes(at);
-        if believe {
-            self.tell(at, Input::NodeMemory { node, used });
-        }
     }
 
     fn step(&mut self, at: Instant, node: NodeId, step: Step) {

@@ -2,7 +2,8 @@
 //!
 //! Of the memory of the ten functions a request touches 10 to 20 %, and of one function nearly the same each time (Ustiugov et al., Benchmarking, analysis,
 //! and optimization of serverless function snapshots, ASPLOS 2021, say the same of theirs). So what the first dedup start of a function is seen
-//! to touch is given to all later ones before they go on. It is known by address: sandboxes of one function have the same objects at the same
+//! to touch is given to all later ones before they go on, and what two of these have missed as well: what one misses may lie elsewhere in every sandbox, and a
+//! record of all that was ever missed would come to be most of the image. It is known by address: sandboxes of one function have the same objects at the same
 //! places where addresses are not randomised. Where they are, a sandbox goes by what it touched itself.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,33 +31,55 @@ impl Touched {
     }
 }
 
+/// What is known of a function, or of a sandbox.
+#[derive(Debug, Default)]
+struct Record {
+    known: Arc<Touched>,
+    /// Missed by one start since.
+    once: BTreeSet<(usize, u64)>,
+}
+
 /// What is known of each function, or of each sandbox.
 #[derive(Debug, Default)]
-pub struct Records(Mutex<BTreeMap<String, Arc<Touched>>>);
+pub struct Records(Mutex<BTreeMap<String, Record>>);
 
 impl Records {
     /// What is known of `whom`.
     pub fn of(&self, whom: &str) -> Option<Arc<Touched>> {
-        lock(&self.0).get(whom).cloned()
+        lock(&self.0).get(whom).map(|record| record.known.clone())
     }
 
-    /// Adds what was seen. A record that comes to three quarters of an image of `pages` pages is given up, and what is touched learnt anew.
+    /// Adds what was seen: all of it where nothing is known, else what was missed before. A record that comes to three quarters of an image of `pages` pages
+    /// is given up, and what is touched learnt anew.
     pub fn add(&self, whom: &str, seen: &Touched, pages: u64) {
         let mut records = lock(&self.0);
-        let mut all = records.remove(whom).map(|known| Touched::clone(&known)).unwrap_or_default();
-        all.0.extend(&seen.0);
-        if all.0.len() as f64 <= AT_MOST * pages as f64 {
-            records.insert(whom.to_owned(), Arc::new(all));
+        let record = match records.remove(whom) {
+            None => Record { known: Arc::new(seen.clone()), once: BTreeSet::new() },
+            Some(Record { known, mut once }) => {
+                let mut all = Touched::clone(&known);
+                for page in seen.0.difference(&known.0) {
+                    if once.remove(page) {
+                        all.0.insert(*page);
+                    } else {
+                        once.insert(*page);
+                    }
+                }
+                Record { known: Arc::new(all), once }
+            }
+        };
+        if record.known.0.len() as f64 <= AT_MOST * pages as f64 {
+            records.insert(whom.to_owned(), record);
         }
     }
 
     /// From now on that is known of `whom`, or nothing. What was.
     pub fn exchange(&self, whom: &str, known: Option<Arc<Touched>>) -> Option<Arc<Touched>> {
         let mut records = lock(&self.0);
-        match known {
-            Some(known) => records.insert(whom.to_owned(), known),
+        let before = match known {
+            Some(known) => records.insert(whom.to_owned(), Record { known, once: BTreeSet::new() }),
             None => records.remove(whom),
-        }
+        };
+        before.map(|record| record.known)
     }
 }
 
@@ -82,11 +105,16 @@ mod tests {
     #[test]
     fn records_grow_until_they_are_most_of_the_image() {
         let records = Records::default();
+        let known = || records.of("f").map(|known| Touched::clone(&known));
         records.add("f", &seen(&[1, 2]), 6);
         records.add("f", &seen(&[2, 3, 4]), 6);
-        assert_eq!(records.of("f").as_deref(), Some(&seen(&[1, 2, 3, 4])));
+        assert_eq!(known(), Some(seen(&[1, 2])), "missed once");
+        records.add("f", &seen(&[3, 5]), 6);
+        assert_eq!(known(), Some(seen(&[1, 2, 3])));
+        records.add("f", &seen(&[4, 6]), 6);
+        assert_eq!(known(), Some(seen(&[1, 2, 3, 4])));
         records.add("f", &seen(&[5]), 6);
-        assert_eq!(records.of("f"), None);
+        assert_eq!(known(), None, "most of the image");
         records.add("f", &seen(&[5]), 6);
         assert_eq!(records.exchange("f", None).as_deref(), Some(&seen(&[5])));
         assert_eq!((records.of("f"), records.of("g")), (None, None));
