@@ -1,7 +1,7 @@
 //! All pages of an image, made before its process goes on and given to it bit by bit.
 //!
-//! They are there for as long as a request takes, and are written once: most of what that costs is the kernel's, which finds and clears memory for them. So
-//! they lie in parts that it can back by one large page each (`transparent_hugepage` of `madvise` or `always`; mappings of that size are aligned to it since
+//! They are there for as long as a request takes, and are written once: most of what that costs is the kernel's, which finds and clears memory for them (100 MB
+//! took 50 to 75 ms of a core in small pages, and 21 to 27 in large ones). So they lie in parts that it can back by one large page each (`transparent_hugepage` of `madvise` or `always`; mappings of that size are aligned to it since
 //! Linux 6.7), and a part is given back whole as soon as the process has its pages.
 
 use std::io;
