@@ -102,8 +102,6 @@ pub struct FunctionProfile {
     pub resume: Latency,
     /// A dedup start whose pages are pushed behind the process takes so many times one whose pages are all pushed first; without it, as long.
     pub behind: Option<f64>,
-    /// The same of the first dedup start of the function on a node, from which is learnt what it touches.
-    pub learning: Option<f64>,
     /// Ending a sandbox: what is started, restored or checkpointed on its node meanwhile waits for it. Zero: nobody notices.
     #[serde(default = "Latency::none", skip_serializing_if = "Latency::is_none")]
     pub purge: Latency,
@@ -366,7 +364,6 @@ mod tests {
             restore: Latency::constant(10.0),
             resume: Latency::constant(1.0),
             behind: None,
-            learning: None,
             purge: Latency::none(),
             control: None,
             dump_ratio: 1.0,

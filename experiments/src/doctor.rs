@@ -79,6 +79,11 @@ fn look() -> Vec<Finding> {
             needed_for: "lazy restores",
         },
         Finding {
+            what: "moving pages",
+            state: medes_real::node::can_watch().map_err(|e| format!("{e}; Linux 6.8 has both")),
+            needed_for: "first dedup starts that know what is touched",
+        },
+        Finding {
             what: "python3",
             state: version("python3", &["--version"]).ok_or_else(|| "apt-get install python3 python3-pip".into()),
             needed_for: "the ten functions",

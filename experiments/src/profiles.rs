@@ -36,7 +36,7 @@ pub fn load(name: &str) -> anyhow::Result<(ProfileSet, String)> {
 pub fn of(experiment: &Experiment) -> anyhow::Result<(ProfileSet, String)> {
     let (mut set, mut text) = load(&experiment.profile)?;
     if experiment.real.push == Push::First {
-        set.function.iter_mut().for_each(|f| (f.behind, f.learning) = (None, None));
+        set.function.iter_mut().for_each(|f| f.behind = None);
         text.push_str("pages pushed first");
     }
     Ok((set, text))

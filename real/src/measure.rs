@@ -88,10 +88,8 @@ pub struct Samples {
     pub behind_start: Vec<f64>,
     /// Of that, for base pages to be read.
     pub behind_read: Vec<f64>,
-    /// The same of starts as the first of a function on a node is: nothing is known of what it touches.
-    pub unknown_answer: Vec<f64>,
-    /// Of that, all but waking and running.
-    pub unknown_start: Vec<f64>,
+    /// The same of starts as the first of a function on a node is: of what it touches only that is known which its first run did.
+    pub first_answer: Vec<f64>,
     /// Of a whole dump that CRIU restores.
     pub plain_answer: Vec<f64>,
     /// Of that, CRIU's part.
@@ -395,33 +393,45 @@ impl Rig {
         Ok([took + answer.waited.whole(), took.mul_f64(share) + answer.waited.read, whole].map(ms))
     }
 
+    /// The first dedup start of a new sandbox of node 2.
+    fn first_start_behind(&mut self, load: &Load, seed: &dyn Fn(u64) -> u64) -> Result<[f64; 3], OpError> {
+        let id = self.id();
+        self.nodes[2].spawn(id, &load.action, soon())?;
+        for n in 0..=SETTLED {
+            self.ask(2, id, load, seed(n))?;
+        }
+        let times = self.start_behind(id, load, seed(SETTLED + 1));
+        self.nodes[2].purge(id);
+        times
+    }
+
     /// One round of starts that others are compared with, asked as the reduced sandbox of the same round was: on node 2, where pages are pushed behind the
-    /// process, once with what is known of the function and once as if this were its first there; and by CRIU alone.
+    /// process, once as if this were the function's first there, of which its first run was seen, and once with what was learnt in earlier rounds; and by CRIU alone.
     ///
     /// # Errors
     /// Whatever step failed.
     pub fn others_round(&mut self, plain: &Plain, load: &Load, round: u64, out: &mut Samples) -> Result<(), OpError> {
         let id = self.id();
         let seed = |n: u64| round * 17 + n;
+        let known = self.nodes[2].exchange_touched(&load.action, None);
         self.nodes[2].spawn(id, &load.action, soon())?;
-        for n in 0..=SETTLED {
-            self.ask(2, id, load, seed(n))?;
-        }
-        let known = self.start_behind(id, load, seed(SETTLED + 1))?;
-        // The first round is the first on this node, and the first to use much of this program.
+        self.ask(2, id, load, seed(0))?;
+        self.nodes[2].purge(id);
+        let fresh = self.nodes[2].exchange_touched(&load.action, None);
+        self.nodes[2].exchange_touched(&load.action, known.or_else(|| fresh.clone()));
+        let usual = self.first_start_behind(load, &seed)?;
+        let known = self.nodes[2].exchange_touched(&load.action, fresh);
+        let first = self.first_start_behind(load, &seed)?;
+        self.nodes[2].exchange_touched(&load.action, known);
+        // The first round is the first to use much of this program.
         if round > 0 {
             for (to, time) in
-                [&mut out.behind_start, &mut out.behind_read, &mut out.behind_answer].into_iter().zip(known)
+                [&mut out.behind_start, &mut out.behind_read, &mut out.behind_answer].into_iter().zip(usual)
             {
                 to.push(time);
             }
-            let touched = self.nodes[2].exchange_touched(&load.action, None);
-            let [start, _, answer] = self.start_behind(id, load, seed(SETTLED + 1))?;
-            out.unknown_start.push(start);
-            out.unknown_answer.push(answer);
-            self.nodes[2].exchange_touched(&load.action, touched);
+            out.first_answer.push(first[2]);
         }
-        self.nodes[2].purge(id);
         let (restore, answer) = plain.answer(load, seed(SETTLED + 1))?;
         if round > 0 {
             out.plain_restore.push(ms(restore));

@@ -2,6 +2,8 @@
 
 #[path = "common/near.rs"]
 mod near;
+#[path = "node/watching.rs"]
+mod watching;
 #[path = "common/wrapped.rs"]
 mod wrapped;
 
@@ -327,35 +329,6 @@ fn a_flipped_bit_ends_the_sandbox_before_anything_runs() {
         assert!(sandboxes.run(id, "{}", soon()).is_err());
     }
     assert!(went_on > 0, "what the function is known to touch is not all of it");
-}
-
-#[test]
-fn what_a_function_touches_is_learnt_and_there_before_others_of_it_go_on() {
-    let Some(mut options) = options("learn") else { return };
-    with_action(&mut options, "counter", COUNTER);
-    let bases = Wrapped::new(Near::new(2));
-    let given = bases.given.clone();
-    let sandboxes = start_with(options, bases);
-    for slot in [1, 2] {
-        sandboxes.spawn(id(slot), "counter", soon()).unwrap();
-        assert_eq!(count(&sandboxes, id(slot), "a").0, 1);
-        sandboxes.reduce(id(slot), Method::Patches, false, soon()).unwrap();
-    }
-    // Nothing is known: the process goes on at once. Reduced again, it has all its pages before, and its checkpoint is written back.
-    sandboxes.restore(id(1), soon()).unwrap();
-    assert_eq!(count(&sandboxes, id(1), "b").0, 2);
-    sandboxes.reduce(id(1), Method::Patches, true, soon()).unwrap();
-    let all = given.lock().unwrap()[0];
-    assert_eq!(*given.lock().unwrap(), [all, all]);
-    // Known: a part is there when the other one goes on, and the rest comes behind it.
-    sandboxes.restore(id(2), soon()).unwrap();
-    let part = given.lock().unwrap().get(2).copied().unwrap();
-    assert!(part > 0 && part < all * 3 / 4, "{part} of {all} pages");
-    let answer = sandboxes.run(id(2), "{\"say\": \"b\"}", soon()).unwrap();
-    right(&answer);
-    sandboxes.reduce(id(2), Method::Patches, true, soon()).unwrap();
-    let behind = given.lock().unwrap()[3];
-    assert!(behind >= all && given.lock().unwrap().len() == 5, "{behind} of {all} pages");
 }
 
 #[test]

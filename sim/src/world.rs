@@ -3,7 +3,7 @@
 mod nodes;
 mod restore;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use medes_engine::ahead;
 use medes_engine::engine::Engine;
@@ -131,8 +131,6 @@ struct World<'a, S, W> {
     growing: Bytes,
     /// What they take really, where that is known.
     residents: Option<Residents>,
-    /// Functions of which a node knows what they touch, as it has started a reduced sandbox of theirs.
-    learnt: BTreeSet<(NodeId, FunctionId)>,
     /// Starts of requests under way, broken down; `None` where nobody asks.
     parts: Option<BTreeMap<RequestId, StartParts>>,
     sink: S,
@@ -167,7 +165,6 @@ impl<'a, S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'a, S, W> {
             agents: Bytes::ZERO,
             growing: Bytes::ZERO,
             residents: Residents::new(setup),
-            learnt: BTreeSet::new(),
             parts,
             sink,
         })

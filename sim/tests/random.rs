@@ -72,6 +72,7 @@ proptest! {
         let s = &o.summary;
         prop_assert_eq!(s.cold + s.warm + s.dedup + s.dropped + s.failed, s.requests);
         prop_assert_eq!(o.functions.iter().map(|f| f.requests).sum::<u64>(), s.requests);
+        prop_assert!(entry.reduces || s.dedup_ops == 0, "{} reduces", entry.name);
         prop_assert!(s.mean_memory_mb <= s.max_memory_mb + 1e-6 && s.max_memory_mb <= f64::from(memcap * nodes));
         // The checker looks on and changes nothing; a second run gives the same bytes.
         let again = outcome(&Setup { check: false, ..setup }, &arrivals);

@@ -74,11 +74,6 @@ impl Turns {
         turns
     }
 
-    /// Waits until [`Self::release`], or until the time is over.
-    pub fn wait(&self) {
-        drop(self.released(self.state()));
-    }
-
     fn released<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         while let Some(rest) = state.held.and_then(|until| until.checked_duration_since(now())) {
             state = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;

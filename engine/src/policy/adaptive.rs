@@ -28,6 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "Shahrad et al., Serverless in the Wild, ATC 2020, section 4.2",
     reference_number: Some(6),
     eviction: "lru",
+    reduces: false,
     kind: Kind::Online(|config, functions| Box::new(Adaptive::new(config, functions.len()))),
 };
 

@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "rival of deduplication",
     reference_number: None,
     eviction: "lru",
+    reduces: true,
     kind: Kind::Online(|config, _| Box::new(Compress::new(config))),
 };
 

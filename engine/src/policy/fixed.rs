@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "OpenWhisk; Medes (baseline)",
     reference_number: Some(1),
     eviction: "lru",
+    reduces: false,
     kind: Kind::Online(|config, functions| Box::new(Fixed::new(config, functions))),
 };
 

@@ -17,6 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "Fuerst and Sharma, FaasCache, ASPLOS 2021, equation 1",
     reference_number: None,
     eviction: "greedy-dual",
+    reduces: false,
     kind: Kind::Online(|_, _| Box::new(lru::UntilEvicted)),
 };
 

@@ -18,6 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "reference implementation, policy 4",
     reference_number: Some(4),
     eviction: "warm-rate",
+    reduces: true,
     kind: Kind::Online(|config, functions| Box::new(Heuristic { common: Reference::new(config, functions) })),
 };
 

@@ -16,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "reference implementation, policy 2",
     reference_number: Some(2),
     eviction: "warm-rate",
+    reduces: true,
     kind: Kind::Online(|config, functions| Box::new(HeuristicOpenwhisk { common: Reference::new(config, functions) })),
 };
 

@@ -34,6 +34,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "Saxena et al., Medes, EuroSys 2022 (policy 5 of the reference)",
     reference_number: Some(5),
     eviction: "warm-rate",
+    reduces: true,
     kind: Kind::Online(|config, functions| Box::new(Medes { common: Reference::new(config, functions) })),
 };
 

@@ -52,6 +52,8 @@ pub struct Entry {
     pub reference_number: Option<u8>,
     /// Eviction strategy that its source prescribes.
     pub eviction: &'static str,
+    /// Whether it ever has a sandbox reduced; of those that none reduces agents need not see what they touch.
+    pub reduces: bool,
     /// How it comes to its results.
     pub kind: Kind,
 }

@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "bound",
     reference_number: None,
     eviction: "lru",
+    reduces: false,
     kind: Kind::Online(|_, _| Box::new(NoKeepAlive)),
 };
 

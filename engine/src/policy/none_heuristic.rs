@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "reference implementation, policy 3",
     reference_number: Some(3),
     eviction: "warm-rate",
+    reduces: false,
     kind: Kind::Online(|config, functions| Box::new(NoneHeuristic { common: Reference::new(config, functions) })),
 };
 

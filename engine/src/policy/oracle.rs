@@ -41,6 +41,7 @@ pub(super) const ENTRY: Entry = Entry {
     source: "Lagrangian bound on offline caching of intervals; compare Berger et al., Practical Bounds on Optimal Caching, SIGMETRICS 2018",
     reference_number: None,
     eviction: "lru",
+    reduces: false,
     kind: Kind::Bound,
 };
 

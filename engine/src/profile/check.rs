@@ -111,7 +111,6 @@ impl ProfileSet {
                 (owner.clone(), "memory_mb", f.memory_mb, Range::Positive),
                 (owner.clone(), "starting", f.starting, Range::Share),
                 (owner.clone(), "behind", f.behind.unwrap_or(1.0), Range::NotNegative),
-                (owner.clone(), "learning", f.learning.unwrap_or(1.0), Range::NotNegative),
                 (owner.clone(), "resident", f.resident.as_ref().map_or(0.0, |r| r.private_mb), Range::NotNegative),
                 (owner.clone(), "advantage", f.advantage, Range::Share),
                 (owner.clone(), "dump_ratio", f.dump_ratio, Range::NotNegative),

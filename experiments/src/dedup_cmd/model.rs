@@ -177,7 +177,6 @@ fn assemble(
             restore: latency(|f| f.restore, round(10.0 + 0.6 * megabytes, 1)),
             resume: latency(|f| f.resume, 5.0),
             behind: known.and_then(|f| f.behind),
-            learning: known.and_then(|f| f.learning),
             purge: known.map_or(Latency::none(), |f| f.purge),
             control: known.and_then(|f| f.control),
             dump_ratio: 1.0,

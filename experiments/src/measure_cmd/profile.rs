@@ -133,7 +133,6 @@ pub fn assemble(
         profile.resume = latency(&rest);
         let starts = Starts::of(s);
         profile.behind = Some(round(starts.behind_of_first()));
-        profile.learning = Some(round(starts.learning_of_first()));
         profile.purge = Latency { cores: cores(&s.purge_effort), ..latency(&host.level(&s.purge, &s.restore_host)) };
         set.function[f] = profile;
         rows.push(row(name, s));

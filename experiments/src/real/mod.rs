@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration as Wall;
 
 use anyhow::Context;
+use medes_engine::policy;
 use medes_engine::record::{RequestRecord, StartParts};
 use medes_engine::units::Bytes;
 use medes_real::cluster::ClusterFile;
@@ -126,7 +127,8 @@ pub fn run_cell(
         sandbox: table.sandbox,
         transport: table.transport,
         criu: table.criu.clone(),
-        lazy: table.push == table::Push::Behind,
+        // What a function touches is seen in its first run, which takes longer for it: not where nobody uses it.
+        lazy: table.push == table::Push::Behind && policy::entry(setup.config.policy).is_none_or(|p| p.reduces),
         sandbox_memory: Bytes::from_mb(table.sandbox_memory_mb).get(),
         ..Settings::of(&setup.config)
     };

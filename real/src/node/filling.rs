@@ -1,9 +1,7 @@
 //! Filling a tree that runs already.
 //!
 //! What the function is known to touch is there. A page that somebody waits for all the same comes at once, with those beside it, and the others in the
-//! background once the first request is answered. Of a function of which nothing is known all pages were made before it went on; they are kept here, and the
-//! process is given only what it asks for, so that it is learnt what that is. Its memory is no larger for it, but for what it has asked for: the
-//! pages are here instead of there.
+//! background once the first request is answered.
 //!
 //! A fault at an address that the checkpoint has nothing at is answered with zeros at once, and so is one at a page of zeros that has come: such pages are not
 //! pushed. A child gets the pages that come while it is there, and in another pass the others that its parent did not have when it was born.
@@ -21,7 +19,6 @@ use medes_engine::dedup::turns::Turns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::hold::Held;
-use super::kept::Kept;
 use super::lock;
 use super::moving::{PIECE, Task};
 use super::touched::Touched;
@@ -122,13 +119,6 @@ struct Filler<'a> {
     held: &'a Held,
     behind: &'a Behind,
     tasks: Mutex<Vec<Arc<Task>>>,
-    /// All pages, if it is not known what is touched.
-    kept: Option<&'a Kept>,
-}
-
-/// The first page of a piece.
-fn piece_of(page: u64) -> u64 {
-    page / PIECE * PIECE
 }
 
 impl Filler<'_> {
@@ -160,51 +150,28 @@ impl Filler<'_> {
     fn fault(&self, task: &Task, address: u64) {
         let at = task.origin_of(address);
         let Some(page) = at.and_then(|at| self.held.page_at(task.origin, at)) else { return task.zero(address) };
-        let piece = piece_of(page);
+        let piece = page / PIECE * PIECE;
         lock(&self.behind.seen).extend(self.held.places(piece..piece + PIECE));
         self.behind.waits.begin();
         if task.wait(address, page) {
             self.behind.turns.ask(page);
-            // This thread must not wait for itself. A process that cannot be filled has ended; whoever fills it with the rest finds out.
-            let _ = self.give_kept(task, page, &|| self.hear(task));
         } else {
             task.zero(address);
             self.behind.waits.end(1);
         }
     }
 
-    /// Gives a process the piece of a page, if that is kept.
-    fn give_kept(&self, task: &Task, page: u64, wait: &dyn Fn()) -> io::Result<()> {
-        let Some(kept) = self.kept else { return Ok(()) };
-        let piece = piece_of(page);
-        kept.with(piece..piece + PIECE, |pages| self.give_to(task, piece, pages, wait)).unwrap_or(Ok(()))
-    }
-
-    fn give_to(&self, task: &Task, first: u64, pages: &[Page], wait: &dyn Fn()) -> io::Result<()> {
-        self.held.push_to(task, first, pages, wait)?;
-        self.behind.waits.end(task.came(first..first + pages.len() as u64));
-        Ok(())
-    }
-
     /// Gives all processes pages that have come: whole pieces.
     fn give(&self, first: u64, pages: &[Page]) -> io::Result<()> {
-        self.tasks().iter().try_for_each(|task| self.give_to(task, first, pages, &thread::yield_now))
-    }
-
-    /// Gives all processes what is kept, once the request is answered.
-    fn give_all(&self, kept: &Kept) -> io::Result<()> {
-        self.behind.turns.wait();
-        kept.parts().try_for_each(|part| {
-            let first = part.start;
-            kept.with(part, |pages| self.give(first, pages)).unwrap_or(Ok(()))?;
-            kept.let_go(first);
+        self.tasks().iter().try_for_each(|task| {
+            self.held.push_to(task, first, pages, &thread::yield_now)?;
+            self.behind.waits.end(task.came(first..first + pages.len() as u64));
             Ok(())
         })
     }
 }
 
-/// Fills a tree that runs from all its pages, if they are `kept`, else from an image: `unpack` is called for what is missing, and again if something was
-/// forked meanwhile that lacks pages.
+/// Fills a tree that runs from an image: `unpack` is called for what is missing, and again if something was forked meanwhile that lacks pages.
 ///
 /// # Errors
 /// Of `unpack`, or of a process that ended too soon.
@@ -212,10 +179,9 @@ pub fn fill(
     held: &Held,
     file: &DedupFile<'_>,
     behind: &Behind,
-    kept: Option<&Kept>,
     unpack: &dyn Fn(&Turns, &Give<'_>) -> Result<(), OpError>,
 ) -> Result<(), OpError> {
-    let filler = Filler { held, behind, tasks: Mutex::new(held.tasks().to_vec()), kept };
+    let filler = Filler { held, behind, tasks: Mutex::new(held.tasks().to_vec()) };
     let done = AtomicBool::new(false);
     let failed = |e: io::Error| OpError::Sandbox { what: "filling memory".into(), reason: e.to_string(), gone: true };
     let put = |first: u64, pages: &[Page]| {
@@ -224,10 +190,7 @@ pub fn fill(
     };
     thread::scope(|scope| {
         scope.spawn(|| filler.listen(&done));
-        let mut result = match kept {
-            Some(kept) => filler.give_all(kept).map_err(failed),
-            None => unpack(&behind.turns, &put),
-        };
+        let mut result = unpack(&behind.turns, &put);
         while result.is_ok() {
             let tasks = filler.tasks();
             let lacks = |block: usize| {

@@ -147,7 +147,7 @@ impl Server {
                 match event {
                     Event::Fault(address) => waiting.push(address),
                     // Nothing of the checkpoint runs yet; what CRIU unmaps on its way is its own.
-                    Event::Fork(_) | Event::Moved { .. } | Event::Gone { .. } => {}
+                    Event::Fork(_) | Event::Moved { .. } | Event::Emptied { .. } | Event::Unmapped { .. } => {}
                 }
             }
             let Some(address) = waiting.last() else { return Ok(()) };
@@ -201,7 +201,7 @@ fn held(root: i32, tasks: Vec<(u32, Missing)>, image: &Image) -> Held {
     spans.sort_by_key(|s| s.first);
     let mut places: Vec<usize> = (0..spans.len()).collect();
     places.sort_by_key(|i| (spans[*i].task, spans[*i].address));
-    let task = |(origin, (_, missing))| Arc::new(Task::restored(origin, missing));
+    let task = |(origin, (_, missing))| Arc::new(Task::new(origin, missing));
     Held { root, tasks: tasks.into_iter().enumerate().map(task).collect(), spans, places }
 }
 

@@ -18,7 +18,6 @@ mod functions;
 mod hold;
 mod http;
 mod journal;
-mod kept;
 mod moving;
 mod nursery;
 mod options;
@@ -28,6 +27,7 @@ pub mod runc;
 mod sandbox;
 mod touched;
 mod uffd;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,6 +55,7 @@ pub use functions::FUNCTIONS;
 pub use journal::clean;
 pub use options::{NodeOptions, Push};
 pub use touched::Touched;
+pub use watch::can_watch;
 
 /// Longest that CRIU may take to say who it is.
 const GREETING: Duration = Duration::from_secs(20);

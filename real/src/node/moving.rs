@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use medes_engine::dedup::Page;
@@ -51,6 +52,8 @@ pub struct Task {
     child: bool,
     /// In order.
     changes: RwLock<Vec<Change>>,
+    /// How many of them left memory mapped that was emptied.
+    emptied: AtomicUsize,
     served: Mutex<Served>,
 }
 
@@ -74,9 +77,26 @@ fn origin(changes: &[Change], address: u64) -> Option<u64> {
 }
 
 impl Task {
-    /// One that CRIU has restored.
-    pub fn restored(origin: usize, missing: Missing) -> Self {
-        Self { origin, missing, child: false, changes: RwLock::default(), served: Mutex::default() }
+    /// One that was not forked.
+    pub fn new(origin: usize, missing: Missing) -> Self {
+        let (changes, served) = (RwLock::default(), Mutex::default());
+        Self { origin, missing, child: false, changes, emptied: AtomicUsize::new(0), served }
+    }
+
+    /// Whether it was forked by another one.
+    pub fn is_child(&self) -> bool {
+        self.child
+    }
+
+    /// How many changes were heard of, and how many of them left memory mapped that was emptied.
+    pub fn changes(&self) -> (usize, usize) {
+        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+        (changes.len(), self.emptied.load(Ordering::Acquire))
+    }
+
+    /// Where an address of the checkpoint is now; `None` if it is gone.
+    pub fn place_of(&self, address: u64) -> Option<u64> {
+        follow(&self.changes.read().unwrap_or_else(PoisonError::into_inner), address)
     }
 
     /// Where in the checkpoint was what is at an address now.
@@ -164,13 +184,18 @@ impl Task {
         while let Ok(Some(event)) = self.missing.event() {
             match event {
                 Event::Fault(address) => lock(&self.served).faults.push(address),
-                Event::Gone { start, end } => changes.push(Change::Gone(start, end)),
+                Event::Emptied { start, end } => {
+                    changes.push(Change::Gone(start, end));
+                    self.emptied.fetch_add(1, Ordering::Release);
+                }
+                Event::Unmapped { start, end } => changes.push(Change::Gone(start, end)),
                 Event::Moved { from, to, length } => changes.push(Change::Moved(from, to, length)),
                 Event::Fork(missing) => {
                     // Nothing was filled since it was born: the kernel waited for this to be read, and who fills waits for the lock.
                     let served = Served { come: lock(&self.served).come.clone(), ..Served::default() };
                     let (changes, served) = (RwLock::new(changes.clone()), Mutex::new(served));
-                    born.push(Arc::new(Self { origin: self.origin, missing, child: true, changes, served }));
+                    let emptied = AtomicUsize::new(0);
+                    born.push(Arc::new(Self { origin: self.origin, missing, child: true, changes, emptied, served }));
                 }
             }
         }

@@ -124,6 +124,11 @@ fn library_of(path: &str) -> String {
     behind.map_or("runtime", |name| name.trim_end_matches(".libs")).to_owned()
 }
 
+/// Memory of a process that is not of files. Zero if it is gone.
+pub fn anonymous(pid: i32) -> Bytes {
+    kib(&PathBuf::from(format!("/proc/{pid}/status")), "RssAnon:")
+}
+
 /// This program's own resident memory without what it shares through tmpfs and memfd.
 pub fn own_resident() -> Bytes {
     let status = PathBuf::from("/proc/self/status");

@@ -23,10 +23,12 @@ use super::hold::Held;
 use super::http::{self, HttpError};
 use super::journal::{self, Made};
 use super::nursery::{self, Birth};
+use super::watch::Watch;
 use super::{Node, folder_of, lock, process};
 use crate::ops::{Answer, Checkpointed, OpError, Packed, Reduced, Waited};
 
 mod restoring;
+mod watching;
 
 /// Between two looks at whether a runner listens.
 const LOOK: Duration = Duration::from_micros(500);
@@ -63,6 +65,7 @@ struct State {
     body: Body,
     packed: Option<Arc<Packed>>,
     filling: Option<Filling>,
+    watch: Option<Watch>,
 }
 
 /// Fills the memory of a process that runs already; kills it if it cannot.
@@ -110,7 +113,7 @@ impl Sandbox {
                 return Err(e);
             }
         };
-        let state = Mutex::new(State { body: Body::Lost, packed: None, filling: None });
+        let state = Mutex::new(State { body: Body::Lost, packed: None, filling: None, watch: None });
         let socket = folder.join("sock");
         Ok(Self { id, function: function.into(), folder, socket, group, state, gauge: Gauge::default() })
     }
@@ -157,6 +160,7 @@ impl Sandbox {
         if status != 200 {
             return Err(failed(what, format!("/init answered {status}: {body}"), true));
         }
+        self.watch(node, root, deadline)?;
         self.pause(root);
         Ok(())
     }
@@ -218,11 +222,13 @@ impl Sandbox {
         let wake = began.elapsed();
         let (status, body) = sent.answer(deadline).map_err(|e| self.broken(&what, e))?;
         let run = began.elapsed().saturating_sub(wake);
-        self.pause(root);
+        if self.watched(node, deadline) {
+            self.pause(root);
+        }
         let waited = filling.map_or_else(Waited::default, |f| {
             f.turns.release();
             // Of a request that was answered: what one that fails touches says little.
-            node.touched.add(&self.record(node), &f.seen(), f.pages);
+            self.missed(node, &f.seen(), f.pages);
             f.waits.split((f.waits.sum() - before.unwrap_or_default()).min(run))
         });
         Ok(Answer { status, body: body.into(), wake, run: run - waited.whole(), waited })
@@ -244,6 +250,9 @@ impl Sandbox {
         }
         let images = self.images();
         self.wake(root, pause);
+        if !self.watched(node, deadline) {
+            return Err(failed(what, "its memory could not be moved back", true));
+        }
         let began = Instant::now();
         let once = |log_level| {
             fs::create_dir(&images).map_err(|e| OpError::io(&images, &e))?;
@@ -387,6 +396,9 @@ impl Sandbox {
     fn lose(&self) {
         lock(&self.state).body = Body::Lost;
         self.end(self.gauge.root.load(Relaxed));
+        if let Some(watch) = &mut lock(&self.state).watch {
+            watch.stop();
+        }
         self.settle();
         self.sweep();
     }
@@ -395,7 +407,8 @@ impl Sandbox {
     pub fn purge(&self, node: &Node) {
         self.give_up(node);
         self.lose();
-        node.touched.exchange(&self.id.to_string(), None);
+        self.unwatched(node);
+        node.touched.exchange(&self.own_record(), None);
         self.group.remove();
         if let Err(e) = journal::undo(&self.folder) {
             warn!("the folder of sandbox {} stays: {e}", self.id);

@@ -1,6 +1,7 @@
-//! The few calls of userfaultfd(2) on a descriptor that CRIU hands over: fill a page, and read what the kernel tells.
+//! The few calls of userfaultfd(2) on a descriptor that CRIU or a function's runner has made: say which memory may be missing, fill a page, and read what the
+//! kernel tells.
 //!
-//! Not the crate `userfaultfd`: it needs libclang to build, and its other half (making and registering) is CRIU's work here.
+//! Not the crate `userfaultfd`: it needs libclang to build, and making a descriptor is another process's work here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -28,7 +29,27 @@ struct Zero {
     filled: i64,
 }
 
+/// `struct uffdio_range`.
+#[repr(C)]
+struct Region {
+    start: u64,
+    len: u64,
+}
+
+/// `struct uffdio_register`.
+#[repr(C)]
+struct Register {
+    range: Region,
+    mode: u64,
+    calls: u64,
+}
+
+/// `UFFDIO_REGISTER_MODE_MISSING`.
+const MISSING: u64 = 1;
+
 mod call {
+    nix::ioctl_readwrite!(register, 0xaa, 0x00, super::Register);
+    nix::ioctl_read!(unregister, 0xaa, 0x01, super::Region);
     nix::ioctl_readwrite!(copy, 0xaa, 0x03, super::Copy);
     nix::ioctl_readwrite!(zero, 0xaa, 0x04, super::Zero);
 }
@@ -55,8 +76,15 @@ pub enum Event {
         /// Bytes.
         length: u64,
     },
-    /// Memory was given back: what is missing there is zeros now, or not mapped.
-    Gone {
+    /// Memory was given back and stays mapped: what is missing there is zeros now.
+    Emptied {
+        /// Its first address.
+        start: u64,
+        /// One past its last.
+        end: u64,
+    },
+    /// Memory is no longer mapped.
+    Unmapped {
         /// Its first address.
         start: u64,
         /// One past its last.
@@ -81,6 +109,28 @@ impl AsFd for Missing {
 }
 
 impl Missing {
+    /// From now on whoever touches a page that is not there, in these bytes of one mapping, waits until it is filled.
+    ///
+    /// # Errors
+    /// The kernel's: nothing that can be missing is mapped there.
+    pub fn register(&self, start: u64, len: u64) -> io::Result<()> {
+        let mut register = Register { range: Region { start, len }, mode: MISSING, calls: 0 };
+        // SAFETY: the descriptor is a userfaultfd (else the kernel refuses) and `register` is the struct that the call takes.
+        unsafe { call::register(self.0.as_raw_fd(), &raw mut register) }?;
+        Ok(())
+    }
+
+    /// From now on what is not there reads as zeros.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub fn unregister(&self, start: u64, len: u64) -> io::Result<()> {
+        let mut region = Region { start, len };
+        // SAFETY: the descriptor is a userfaultfd (else the kernel refuses) and `region` is the struct that the call takes; it only reads it.
+        unsafe { call::unregister(self.0.as_raw_fd(), &raw mut region) }?;
+        Ok(())
+    }
+
     /// Fills adjacent missing pages from `address` on; a page that is there already stays as it is. All must lie in one mapping.
     ///
     /// # Errors
@@ -142,7 +192,8 @@ impl Missing {
             // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
             FORK => Event::Fork(unsafe { OwnedFd::from_raw_fd(word(8) as u32 as i32) }.into()),
             REMAP => Event::Moved { from: word(8), to: word(16), length: word(24) },
-            REMOVE | UNMAP => Event::Gone { start: word(8), end: word(16) },
+            REMOVE => Event::Emptied { start: word(8), end: word(16) },
+            UNMAP => Event::Unmapped { start: word(8), end: word(16) },
             other => return Err(io::Error::other(format!("event {other:#x} of userfaultfd is not known"))),
         }))
     }

@@ -36,7 +36,6 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
             return self.agent_is_there(now, node);
         }
         self.agents = self.agents.saturating_sub(self.agent());
-        self.learnt.retain(|(at, _)| *at != node);
         for base in self.memory.bases_on(node) {
             self.memory.remove_base(self.setup, base);
         }

@@ -26,7 +26,9 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
             None => (None, 0.0, Duration::ZERO),
         };
         let profile = setup.profile(function);
-        let (now_part, rest) = self.part_of_start(function, node);
+        // Without a held process nothing comes behind one.
+        let now_part = profile.behind.filter(|_| !setup.config.nopause).unwrap_or(1.0);
+        let rest = (1.0 - now_part).max(0.0);
         let read = base.map_or(now, |(_, from)| self.network.read(now, from, node, pages * now_part));
         if let Some((_, from)) = base {
             *(if from == node { &mut self.base_pages.local } else { &mut self.base_pages.remote }) += pages;
@@ -47,18 +49,6 @@ impl<S: FnMut(&RequestRecord, &StartParts), W: Watch> World<'_, S, W> {
         self.part(request, start, StartParts { control, read, patch: decode, resume: Duration::ZERO });
         self.slot(sandbox).serve(request, run, start);
         self.begin(now, sandbox, node, Kind::Restored, work);
-    }
-
-    /// What part of a dedup start whose pages are all pushed first a request waits for, and what part of its work comes behind the process.
-    fn part_of_start(&mut self, function: FunctionId, node: NodeId) -> (f64, f64) {
-        let profile = self.setup.profile(function);
-        match (profile.behind, profile.learning) {
-            _ if self.setup.config.nopause => (1.0, 0.0),
-            // All pages are made before it goes on, and are given to it as it asks for them.
-            (_, Some(learning)) if self.learnt.insert((node, function)) => (learning, 0.0),
-            (Some(behind), _) => (behind, (1.0 - behind).max(0.0)),
-            (None, _) => (1.0, 0.0),
-        }
     }
 
     /// The pages that its request did not wait for come behind a process.

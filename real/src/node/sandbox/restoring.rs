@@ -15,8 +15,8 @@ use tracing::warn;
 use super::super::criu::{Kind, Options, Purpose};
 use super::super::filling::{self, Behind};
 use super::super::hold::{Held, Server};
-use super::super::kept::Kept;
 use super::super::rebuild::rebuild;
+use super::super::touched::Touched;
 use super::super::{Node, Push, lock, process};
 use super::{Body, Filling, Pause, Sandbox, failed};
 use crate::memory;
@@ -69,10 +69,12 @@ impl Sandbox {
             }
         };
         let result = match held {
-            Some(held) if process::runs(held.root) => match node.options.push {
-                Push::First => self.push(node, held, deadline),
-                Push::Behind => self.push_behind(node, held, deadline),
-            },
+            Some(held) if process::runs(held.root) => {
+                match self.known(node).filter(|_| node.options.push == Push::Behind) {
+                    Some(known) => self.push_behind(node, held, &known, deadline),
+                    None => self.push(node, held, deadline),
+                }
+            }
             _ => self.restore_whole(node, deadline),
         };
         match result {
@@ -100,46 +102,29 @@ impl Sandbox {
         Ok((root, Restored { unpacked, resume: began.elapsed(), ..Restored::default() }))
     }
 
-    /// Whose record of what is touched is this sandbox's.
-    pub(super) fn record(&self, node: &Node) -> String {
-        if node.options.randomize { self.id.to_string() } else { self.function.clone() }
-    }
-
-    /// Pushes what the function is known to touch, or makes all pages ready; then lets the process go on and pushes its other pages behind it. A page that
-    /// cannot be had ends the process: nobody gets past it.
+    /// Pushes what the function is known to touch, then lets the process go on and pushes its other pages behind it. A page that cannot be had ends the
+    /// process: nobody gets past it.
     fn push_behind(
         self: &Arc<Self>,
         node: &Arc<Node>,
         held: Held,
+        known: &Touched,
         deadline: Instant,
     ) -> Result<(i32, Restored), OpError> {
         let root = held.root;
-        let record = self.record(node);
-        let known = node.touched.of(&record);
-        let (behind, kept, mut unpacked) = self.with_file(|file| {
-            let kept = known.is_none().then(|| Kept::new(file.pages()));
+        let (behind, mut unpacked) = self.with_file(|file| {
             let put = |first: u64, pages: &[Page]| {
-                let done = match &kept {
-                    Some(kept) => kept.put(first, pages),
-                    None => held.push(first, pages, true),
-                };
-                done.map_err(|e| failed("filling memory", e.to_string(), true))
+                held.push(first, pages, true).map_err(|e| failed("filling memory", e.to_string(), true))
             };
-            let turns = match &known {
-                Some(known) => Turns::these(file, &known.pages(|process, at| held.page_at(process, at))),
-                None => Turns::in_order(file),
-            };
+            let turns = Turns::these(file, &known.pages(|process, at| held.page_at(process, at)));
             let unpacked = node.bases.unpack(file, &turns, &put, deadline)?;
-            let behind = Behind::new(file);
-            // What is waited for of pages that are kept is neither read nor computed any more: it counts as the making of them did.
-            behind.waits.spent(turns.spent());
-            Ok((Arc::new(behind), kept, unpacked))
+            Ok((Arc::new(Behind::new(file)), unpacked))
         })?;
         let (sandbox, node, told) = (self.clone(), node.clone(), behind.clone());
         let fill = move || {
             let filled = sandbox.with_file(|file| {
                 let unpack = |turns: &Turns, put: &Give<'_>| node.bases.unpack(file, turns, put, deadline).map(|_| ());
-                filling::fill(&held, file, &told, kept.as_ref(), &unpack)
+                filling::fill(&held, file, &told, &unpack)
             });
             if let Err(e) = filled {
                 warn!("sandbox {} ends, as its memory cannot be filled: {e}", sandbox.id);
@@ -149,7 +134,6 @@ impl Sandbox {
                 process::end(root);
             }
             held.let_go();
-            drop(kept);
             memory::give_back();
         };
         let thread = thread::Builder::new().name("filling".into()).spawn(fill);
