@@ -12,6 +12,7 @@ makes room and answers with the number of a userfaultfd, `POST /move` with {"val
 moves pages and answers with those that could not be moved, `POST /unwatch` closes both. Needs Linux 6.8.
 """
 
+import errno
 import fcntl
 import http.server
 import json
@@ -60,8 +61,11 @@ class Watch:
                 done += max(struct.unpack_from("q", call, 32)[0], 0)
                 if isinstance(failure, BlockingIOError):
                     continue
-                one = PAGE if failure.errno != 22 else size - done
-                left.append([to + done, start + done, one])
+                one = PAGE if failure.errno != errno.EINVAL else size - done
+                if left and left[-1][0] + left[-1][2] == to + done:
+                    left[-1][2] += one
+                else:
+                    left.append([to + done, start + done, one])
                 done += one
         return left
 

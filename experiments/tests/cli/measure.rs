@@ -43,8 +43,8 @@ fn a_function_is_measured_and_the_simulator_loads_what_is_written() {
     let report = place.json("measure vanilla --rounds 1 --json --out here.toml --starts starts.csv --figures figures");
     let function = &report["functions"][0];
     let starts = |what: &str| function["starts"][what].as_f64().unwrap();
-    let answers = ["cold_answer", "warm_answer", "dedup_answer", "unknown_answer", "first_answer", "plain_answer"];
-    for what in answers.into_iter().chain(["first_start", "dedup_start_of_cold"]) {
+    let answers = ["cold_answer", "warm_answer", "dedup_answer", "first_answer", "pushed_answer", "plain_answer"];
+    for what in answers.into_iter().chain(["pushed_start", "dedup_start_of_cold"]) {
         assert!(starts(what) > 0.0, "{what}: {function}");
     }
     let parts: f64 = function["starts"]["dedup_parts"].as_array().unwrap().iter().filter_map(|p| p.as_f64()).sum();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use medes_engine::dedup::Page;
 use medes_engine::dedup::image::PAGE;
 use medes_engine::dedup::turns;
+use nix::errno::Errno;
 
 use super::lock;
 use super::uffd::{Event, Missing};
@@ -86,6 +87,13 @@ impl Task {
     /// Whether it was forked by another one.
     pub fn is_child(&self) -> bool {
         self.child
+    }
+
+    /// Whether it is a child that is gone, or runs another program.
+    pub fn has_ended(&self) -> bool {
+        // Nothing is ever mapped there: the kernel says so, or that there is nobody.
+        let gone = |e: io::Error| e.raw_os_error() == Some(Errno::ESRCH as i32);
+        self.child && self.missing.zero(PAGE).is_err_and(gone)
     }
 
     /// How many changes were heard of, and how many of them left memory mapped that was emptied.

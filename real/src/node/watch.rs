@@ -303,7 +303,7 @@ impl Watch {
     pub fn end(mut self, tell: &Tell<'_>) -> io::Result<(Touched, u64)> {
         let watched = &self.watched;
         let tasks = watched.tasks();
-        for task in tasks.iter().filter(|task| task.is_child()) {
+        for task in tasks.iter().filter(|task| task.is_child() && !task.has_ended()) {
             for part in &watched.parts {
                 for run in watched.aside(*part, part.start..part.end)? {
                     watched.copy(task, *part, run, &thread::yield_now)?;
