@@ -183,13 +183,15 @@ fn a_bit_is_flipped_in_a_stored_patch() {
     let told = bed.run(false, patient(), steps);
     assert!(told_of.recv().unwrap() >= 4, "every image is damaged");
     told.all_answered();
-    assert!(told.notes.contains("Restore failed") && told.notes.contains("checksum"), "{}", told.notes);
+    // A patch that is none, one that makes another page, or the table of some pages.
+    let found = ["damaged", "checksum"].iter().any(|what| told.notes.contains(what));
+    assert!(told.notes.contains("Restore failed") && found, "{}", told.notes);
     // A sandbox may answer, rightly, before it comes to the damaged page; most do not.
     assert!(told.count(6, StartKind::Dedup) < 4, "{:?}\n{}", told.records, told.notes);
     bed.end();
 }
 
-/// Flips a bit in the patches of every packed image in a process's memory; how many there were.
+/// Flips some bits in every packed image in a process's memory, so that one is of a page that its function touches; how many images there were.
 fn flip(pid: i32) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = fs::File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
@@ -215,9 +217,10 @@ fn flip(pid: i32) -> usize {
             if DedupFile::open("found", file).is_err() {
                 continue;
             }
-            let at = start + manifest as usize / 2;
-            memory.seek(SeekFrom::Start(ends[0] + at as u64)).unwrap();
-            memory.write_all(&[bytes[at] ^ 8]).unwrap();
+            for at in (1..10).map(|tenths| start + manifest as usize * tenths / 10) {
+                memory.seek(SeekFrom::Start(ends[0] + at as u64)).unwrap();
+                memory.write_all(&[bytes[at] ^ 8]).unwrap();
+            }
             flipped += 1;
         }
     }

@@ -192,7 +192,7 @@ pub fn fill(
         scope.spawn(|| filler.listen(&done));
         let mut result = unpack(&behind.turns, &put);
         while result.is_ok() {
-            let tasks: Vec<_> = filler.tasks().into_iter().filter(|task| !task.has_ended()).collect();
+            let tasks = filler.tasks();
             let lacks = |block: usize| {
                 let first = (block * BLOCK) as u64;
                 tasks.iter().any(|t| !t.has(first..(first + BLOCK as u64).min(file.pages())))

@@ -22,6 +22,9 @@ use super::uffd::{Event, Missing};
 /// Pages that come together.
 pub const PIECE: u64 = turns::PIECE as u64;
 
+/// Where nothing is ever mapped: the kernel says so, or that there is nobody. Lower ones (`vm.mmap_min_addr`) it refuses before it looks.
+const NOWHERE: u64 = 0x1_0000;
+
 /// What became of some addresses.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
@@ -91,9 +94,8 @@ impl Task {
 
     /// Whether it is a child that is gone, or runs another program.
     pub fn has_ended(&self) -> bool {
-        // Nothing is ever mapped there: the kernel says so, or that there is nobody.
         let gone = |e: io::Error| e.raw_os_error() == Some(Errno::ESRCH as i32);
-        self.child && self.missing.zero(PAGE).is_err_and(gone)
+        self.child && self.missing.zero(NOWHERE).is_err_and(gone)
     }
 
     /// How many changes were heard of, and how many of them left memory mapped that was emptied.
