@@ -7,25 +7,21 @@
 //! pushed. A child gets the pages that come while it is there, and in another pass the others that its parent did not have when it was born.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use medes_engine::dedup::Page;
 use medes_engine::dedup::file::{BLOCK, DedupFile};
 use medes_engine::dedup::turns::Turns;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::hold::Held;
 use super::lock;
-use super::moving::{PIECE, Task};
+use super::moving::{PIECE, Task, Tasks};
 use super::touched::Touched;
 use crate::ops::{Give, OpError, Waited};
 
-/// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
-const LOOK: u8 = 2;
 /// For so long at most the function has the processors to itself before pages come that it does not wait for.
 const ALONE: Duration = Duration::from_millis(500);
 
@@ -118,34 +114,10 @@ impl Behind {
 struct Filler<'a> {
     held: &'a Held,
     behind: &'a Behind,
-    tasks: Mutex<Vec<Arc<Task>>>,
+    tasks: Tasks,
 }
 
 impl Filler<'_> {
-    fn tasks(&self) -> Vec<Arc<Task>> {
-        lock(&self.tasks).clone()
-    }
-
-    /// Reads what a process tells.
-    fn hear(&self, task: &Task) {
-        let born = task.listen();
-        lock(&self.tasks).extend(born);
-    }
-
-    /// Listens to all processes until it is `done`.
-    fn listen(&self, done: &AtomicBool) {
-        while !done.load(Ordering::Acquire) {
-            let tasks = self.tasks();
-            let mut fds: Vec<PollFd> =
-                tasks.iter().map(|t| PollFd::new(t.missing.as_fd(), PollFlags::POLLIN)).collect();
-            let _ = poll(&mut fds, PollTimeout::from(LOOK));
-            for task in &tasks {
-                self.hear(task);
-                task.faults().into_iter().for_each(|address| self.fault(task, address));
-            }
-        }
-    }
-
     /// Somebody waits at an address.
     fn fault(&self, task: &Task, address: u64) {
         let at = task.origin_of(address);
@@ -163,7 +135,7 @@ impl Filler<'_> {
 
     /// Gives all processes pages that have come: whole pieces.
     fn give(&self, first: u64, pages: &[Page]) -> io::Result<()> {
-        self.tasks().iter().try_for_each(|task| {
+        self.tasks.all().iter().try_for_each(|task| {
             self.held.push_to(task, first, pages, &thread::yield_now)?;
             self.behind.waits.end(task.came(first..first + pages.len() as u64));
             Ok(())
@@ -181,7 +153,7 @@ pub fn fill(
     behind: &Behind,
     unpack: &dyn Fn(&Turns, &Give<'_>) -> Result<(), OpError>,
 ) -> Result<(), OpError> {
-    let filler = Filler { held, behind, tasks: Mutex::new(held.tasks().to_vec()) };
+    let filler = Filler { held, behind, tasks: held.tasks().to_vec().into() };
     let done = AtomicBool::new(false);
     let failed = |e: io::Error| OpError::Sandbox { what: "filling memory".into(), reason: e.to_string(), gone: true };
     let put = |first: u64, pages: &[Page]| {
@@ -189,10 +161,10 @@ pub fn fill(
         filler.give(first, pages).map_err(failed)
     };
     thread::scope(|scope| {
-        scope.spawn(|| filler.listen(&done));
+        scope.spawn(|| filler.tasks.listen(&done, |task, address| filler.fault(task, address)));
         let mut result = unpack(&behind.turns, &put);
         while result.is_ok() {
-            let tasks = filler.tasks();
+            let tasks = filler.tasks.all();
             let lacks = |block: usize| {
                 let first = (block * BLOCK) as u64;
                 tasks.iter().any(|t| !t.has(first..(first + BLOCK as u64).min(file.pages())))

@@ -8,19 +8,24 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use medes_engine::dedup::Page;
 use medes_engine::dedup::image::PAGE;
 use medes_engine::dedup::turns;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::lock;
 use super::uffd::{Event, Missing};
 
 /// Pages that come together.
 pub const PIECE: u64 = turns::PIECE as u64;
+
+/// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
+const LOOK: u8 = 2;
 
 /// Where nothing is ever mapped: the kernel says so, or that there is nobody. Lower ones (`vm.mmap_min_addr`) it refuses before it looks.
 const NOWHERE: u64 = 0x1_0000;
@@ -210,6 +215,43 @@ impl Task {
             }
         }
         born
+    }
+}
+
+/// A process and its children, as they are born.
+#[derive(Debug)]
+pub struct Tasks(Mutex<Vec<Arc<Task>>>);
+
+impl From<Vec<Arc<Task>>> for Tasks {
+    fn from(tasks: Vec<Arc<Task>>) -> Self {
+        Self(Mutex::new(tasks))
+    }
+}
+
+impl Tasks {
+    /// Those that are there now.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        lock(&self.0).clone()
+    }
+
+    /// Reads what one of them tells.
+    pub fn hear(&self, task: &Task) {
+        let born = task.listen();
+        lock(&self.0).extend(born);
+    }
+
+    /// Listens to all of them until it is `done`; `fault`: one of them waits at an address.
+    pub fn listen(&self, done: &AtomicBool, fault: impl Fn(&Task, u64)) {
+        while !done.load(Ordering::Acquire) {
+            let tasks = self.all();
+            let mut fds: Vec<PollFd> =
+                tasks.iter().map(|t| PollFd::new(t.missing.as_fd(), PollFlags::POLLIN)).collect();
+            let _ = poll(&mut fds, PollTimeout::from(LOOK));
+            for task in &tasks {
+                self.hear(task);
+                task.faults().into_iter().for_each(|address| fault(task, address));
+            }
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +23,14 @@ use std::thread::{self, JoinHandle};
 
 use medes_engine::dedup::image::PAGE;
 use medes_engine::dedup::{Page, as_pages};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
 use super::lock;
-use super::moving::Task;
+use super::moving::{Task, Tasks};
 use super::touched::Touched;
 use super::uffd::Missing;
 
-/// Milliseconds between looks at whether there is a new process to listen to, or nothing more to do.
-const LOOK: u8 = 2;
 /// Pages that are copied at once.
 const BATCH: u64 = 64;
 
@@ -66,7 +62,7 @@ struct Watched {
     /// Ascending.
     parts: Vec<Part>,
     /// The process, and its children.
-    tasks: Mutex<Vec<Arc<Task>>>,
+    tasks: Tasks,
     /// Addresses of pages that the process asked for.
     seen: Mutex<BTreeSet<u64>>,
     /// The same of its children: it does not have them itself.
@@ -166,29 +162,6 @@ impl Watched {
         Ok(())
     }
 
-    fn tasks(&self) -> Vec<Arc<Task>> {
-        lock(&self.tasks).clone()
-    }
-
-    fn hear(&self, task: &Task) {
-        let born = task.listen();
-        lock(&self.tasks).extend(born);
-    }
-
-    fn listen(&self) {
-        while !self.done.load(Ordering::Acquire) {
-            let tasks = self.tasks();
-            let mut fds: Vec<PollFd> =
-                tasks.iter().map(|t| PollFd::new(t.missing.as_fd(), PollFlags::POLLIN)).collect();
-            let _ = poll(&mut fds, PollTimeout::from(LOOK));
-            for task in &tasks {
-                self.hear(task);
-                // A process that cannot be given its pages has ended.
-                task.faults().into_iter().for_each(|address| drop(self.give(task, address)));
-            }
-        }
-    }
-
     /// Somebody waits at an address.
     fn give(&self, task: &Task, address: u64) -> io::Result<()> {
         let place = task.origin_of(address).and_then(|at| Some((at, self.part_of(at)?)));
@@ -198,7 +171,7 @@ impl Watched {
         };
         lock(if task.is_child() { &self.seen_by_children } else { &self.seen }).insert(at);
         if self.there(at - part.start + part.aside, 1)? == [true] {
-            self.copy(task, part, at..at + PAGE, &|| self.hear(task))
+            self.copy(task, part, at..at + PAGE, &|| self.tasks.hear(task))
         } else {
             task.zero(address);
             Ok(())
@@ -244,7 +217,10 @@ impl Watch {
         })?;
         let watched = Arc::new(watched);
         let listener = watched.clone();
-        let thread = thread::Builder::new().name("watching".into()).spawn(move || listener.listen());
+        let thread = thread::Builder::new().name("watching".into()).spawn(move || {
+            // A process that cannot be given its pages has ended.
+            listener.tasks.listen(&listener.done, |task, address| drop(listener.give(task, address)));
+        });
         let watch = Self { thread: Some(thread.map_err(NotWatched::Broken)?), watched };
         watch.move_aside(room, bytes, tell).map_err(NotWatched::Broken)?;
         Ok(watch)
@@ -275,7 +251,7 @@ impl Watch {
             memory: File::open(format!("/proc/{root}/mem"))?,
             pagemap: File::open(format!("/proc/{root}/pagemap"))?,
             parts,
-            tasks: Mutex::new(vec![Arc::new(Task::new(0, missing))]),
+            tasks: vec![Arc::new(Task::new(0, missing))].into(),
             seen: Mutex::default(),
             seen_by_children: Mutex::default(),
             done: AtomicBool::new(false),
@@ -287,7 +263,7 @@ impl Watch {
         let parts: Vec<[u64; 3]> = self.watched.parts.iter().map(|p| [p.aside, p.start, p.end - p.start]).collect();
         // What cannot be moved stays where it is.
         tell("/move", json!({ "parts": parts }))?;
-        let tasks = self.watched.tasks();
+        let tasks = self.watched.tasks.all();
         // Had it given memory back and used the same addresses again before they were moved, what it wrote would be taken for what it gave back.
         if tasks.iter().any(|task| task.is_child() || task.changes().0 > 0) {
             return Err(io::Error::other("its memory changed while it was moved aside"));
@@ -302,7 +278,7 @@ impl Watch {
     /// The process must be ended: some of its memory may be missing.
     pub fn end(mut self, tell: &Tell<'_>) -> io::Result<(Touched, u64)> {
         let watched = &self.watched;
-        let tasks = watched.tasks();
+        let tasks = watched.tasks.all();
         for task in tasks.iter().filter(|task| task.is_child() && !task.has_ended()) {
             for part in &watched.parts {
                 for run in watched.aside(*part, part.start..part.end)? {

@@ -1,7 +1,7 @@
 //! What the function touches, seen in its first run.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tracing::warn;
@@ -11,6 +11,9 @@ use super::super::watch::{NotWatched, Watch};
 use super::super::{Node, Push, http, lock, process};
 use super::{Sandbox, failed};
 use crate::ops::OpError;
+
+/// For so long at least memory may be moved back; a hundred megabytes take 0.05 s.
+const MOVING: Duration = Duration::from_secs(5);
 
 impl Sandbox {
     /// Where it stands what this sandbox touches.
@@ -73,6 +76,8 @@ impl Sandbox {
     /// Ends watching, of a process that is awake. `false`: it cannot go on, and has ended.
     pub(super) fn watched(&self, node: &Node, deadline: Instant) -> bool {
         let Some(watch) = lock(&self.state).watch.take() else { return true };
+        // The answer is there, however late; half a sandbox is of no use.
+        let deadline = deadline.max(Instant::now() + MOVING);
         match watch.end(&|path, value| self.tell(path, &value, deadline)) {
             Ok((touched, pages)) => {
                 node.touched.add(&self.record(node), &touched, pages);
